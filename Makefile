@@ -1,0 +1,36 @@
+# `make demo` and `make test` need nothing but git, make and Python >= 3.11 with venv.
+PYTHON ?= python3
+BIN := .venv/bin
+# One thread per process: parallelism comes from processes, and CPU results depend on the number of threads.
+export OMP_NUM_THREADS := 1
+
+.PHONY: setup demo test test-slow lint bench
+
+setup: .venv/ready
+
+.venv/ready: requirements.txt setup.cfg
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --disable-pip-version-check --progress-bar off -r requirements.txt
+	@# mmcv and mmseg ask for opencv-python, which needs a screen's libraries; the headless build serves them as well
+	$(BIN)/pip uninstall --disable-pip-version-check -y opencv-python
+	$(BIN)/pip install --disable-pip-version-check --force-reinstall --no-deps $$(grep ^opencv-python-headless requirements.txt)
+	$(BIN)/pip install --disable-pip-version-check --no-deps -e .
+	touch $@
+
+demo: setup
+	@$(BIN)/kdseg sweep slurm/sweeps/demo.yaml --jobs 2 --work-dir work_dirs/demo
+	@$(BIN)/kdseg figures --fig 6 --work-dir work_dirs/demo
+	@$(BIN)/kdseg tables --work-dir work_dirs/demo
+
+test: setup lint
+	$(BIN)/pytest -m "not slow"
+
+test-slow: setup
+	$(BIN)/pytest -m slow
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+bench: setup
+	$(BIN)/python -m benchmark.bench

@@ -1,0 +1,168 @@
+"""Datasets and protocols: data files, and the frozen types they are read into.
+
+A definition's content hash is part of every run id, so a changed file can never answer for old runs.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Literal, TypeVar
+
+from pydantic import Field
+
+from benchmark.errors import KdsegError, unknown
+from benchmark.frozen import Frozen, content_hash, parse, read_yaml
+from benchmark.networks import Family
+
+FOLDER = Path(__file__).parent
+Positive = Annotated[int, Field(gt=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class Split(Frozen):
+    """Where one split lies below the data root; `names` is a text file with one sample name a line."""
+
+    images: str
+    labels: str
+    names: str | None = None
+    count: Positive
+
+
+class Dataset(Frozen):
+    """A dataset's classes and layout.
+
+    Attributes:
+        layout: `files` (image and label folders below a data root) or `drawn` (made by our generator; no root).
+        generator: version of that generator, so that another drawing is another dataset.
+        dependent: name prefix length that marks dependent images (one block for the bootstrap); 0 if independent.
+    """
+
+    name: str
+    title: str
+    source: str
+    layout: Literal["files", "drawn"]
+    generator: int | None = None
+    classes: tuple[str, ...]
+    palette: tuple[tuple[int, int, int], ...]
+    image_suffix: str = ".png"
+    label_suffix: str = ".png"
+    reduce_zero_label: bool = False
+    dependent: int = 0
+    splits: dict[Literal["train", "val"], Split]
+
+
+class Normalisation(Frozen):
+    """What is done to 0-255 pixels before a network sees them; `channels` is the order it expects."""
+
+    channels: Literal["rgb", "bgr"]
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+
+class DataRecipe(Frozen):
+    """What the batches are; runs that agree on it (and on dataset, seed and teacher) can share a cohort.
+
+    Attributes:
+        crop: (height, width) in pixels; smaller images are padded after normalisation.
+        batch: images per iteration over all devices.
+        scale: random scale of the native image, drawn uniformly from [low, high].
+        max_class_ratio: a crop with more than this share of one class is drawn again (1: never).
+    """
+
+    crop: tuple[Positive, Positive]
+    batch: Positive
+    iterations: Positive
+    scale: tuple[float, float] = (0.5, 2.0)
+    flip: Share = 0.5
+    photometric: bool = False
+    max_class_ratio: Share = 1.0
+
+
+class OptimRecipe(Frozen):
+    """Optimiser and schedule: polynomial decay to `min_lr` after a linear warm-up."""
+
+    optimizer: Literal["SGD", "AdamW"]
+    lr: Annotated[float, Field(gt=0)]
+    weight_decay: Annotated[float, Field(ge=0)]
+    momentum: Share = 0.9
+    betas: tuple[Share, Share] = (0.9, 0.999)
+    power: float = 0.9
+    min_lr: float = 0.0
+    warmup: Annotated[int, Field(ge=0)] = 0
+    head_lr_factor: Annotated[float, Field(gt=0)] = 1.0
+    decay_norm: bool = True
+    clip_norm: Annotated[float, Field(gt=0)] | None = None
+
+
+class Recipe(Frozen):
+    """How one family of networks is trained."""
+
+    data: DataRecipe
+    optim: OptimRecipe
+
+
+class Protocol(Frozen):
+    """What must be equal for two numbers to be comparable.
+
+    Attributes:
+        datasets: those it is meant for.
+        selection: which weights the primary number comes from.
+        val_interval: iterations between two validations; the last iteration is always validated.
+        val_batch: images per forward pass in validation, where sizes allow.
+    """
+
+    name: str
+    title: str
+    source: str
+    datasets: tuple[str, ...]
+    normalisation: Normalisation
+    selection: Literal["last"] = "last"
+    val_interval: Positive
+    val_batch: Positive = 1
+    recipes: dict[Family, Recipe]
+
+    def recipe(self, family: Family) -> Recipe:
+        """The recipe of a family.
+
+        Raises:
+            KdsegError: this protocol has none for it.
+        """
+        if family not in self.recipes:
+            raise KdsegError(f"protocol {self.name}: has no recipe for {family} networks; add one to its file")
+        return self.recipes[family]
+
+
+D = TypeVar("D", Dataset, Protocol)
+
+
+def names(kind: Literal["datasets", "protocols"]) -> list[str]:
+    """The names of all definitions of one kind."""
+    return sorted(path.stem for path in (FOLDER / kind).glob("*.yaml"))
+
+
+@cache
+def dataset(name: str) -> Dataset:
+    """The dataset called `name`; an unknown name is an error with near matches."""
+    return _load(Dataset, "datasets", name)
+
+
+@cache
+def protocol(name: str) -> Protocol:
+    """The protocol called `name`; an unknown name is an error with near matches."""
+    return _load(Protocol, "protocols", name)
+
+
+def definition_hash(definition: Dataset | Protocol) -> str:
+    """What a run id holds of a definition: everything but the texts that are only shown."""
+    return content_hash(definition.model_dump(mode="json", exclude={"title", "source"}))
+
+
+def _load(kind: type[D], folder: Literal["datasets", "protocols"], name: str) -> D:
+    if name not in names(folder):
+        raise unknown(folder.removesuffix("s"), name, names(folder))
+    path = FOLDER / folder / f"{name}.yaml"
+    definition = parse(kind, read_yaml(path), path.name)
+    if definition.name != name:
+        raise KdsegError(f"{path.name}: name: is {definition.name!r}, but the file is called {name!r}")
+    return definition

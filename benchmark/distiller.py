@@ -1,0 +1,61 @@
+"""A student and its method side by side: one forward pass, all losses."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from benchmark.method import Method, Taps
+from benchmark.randomness import stream
+from benchmark.toolbox.networks import forward_taps
+from benchmark.toolbox.segmentation import Batch, task_losses
+
+TASK_TAPS = ("logits", "aux_logits")
+
+
+class Distiller(nn.Module):
+    """Holds an unmodified student apart from the method's parts, so that export is `distiller.student`.
+
+    Args:
+        student: an mmseg `EncoderDecoder`.
+        method: its parts attached.
+        key: what the run's random streams are named by: (seed, model).
+    """
+
+    def __init__(self, student: nn.Module, method: Method, key: tuple[int, str]) -> None:
+        super().__init__()
+        self.student, self.method = student, method
+        self.seed, self.model = key
+
+    def forward(self, batch: Batch, teacher: Taps, iteration: int) -> dict[str, Tensor]:
+        """Task and method losses by name, weighted.
+
+        The student's dropout draws from a stream of the architecture, the method's noise from one of its own: methods
+        that share a student see the same dropout.
+        """
+        with stream(self.seed, "student", self.model, iteration):
+            taps = forward_taps(self.student, batch.inputs, (*TASK_TAPS, *self.method.taps))
+            losses = task_losses(self.student, taps, batch.samples)
+        with (
+            stream(self.seed, "method", self.method.name, iteration),
+            torch.autocast(batch.inputs.device.type, enabled=False),
+        ):
+            asked = {name: taps[name].float() for name in self.method.taps if name in taps}
+            losses |= self.method.losses(asked, teacher, batch.target, iteration)
+        return losses
+
+    def method_state(self) -> dict[str, Any]:
+        """Parameters and buffers of the method's parts."""
+        return self.method.state_dict()
+
+
+def teacher_taps(teacher: nn.Module, inputs: Tensor, names: set[str]) -> dict[str, Tensor]:
+    """The taps of a frozen teacher, float32, without gradient.
+
+    `no_grad` and not `inference_mode`: students use these tensors in differentiable operations, and their version
+    counters tell who damages them.
+    """
+    with torch.no_grad():
+        return {name: tap.float() for name, tap in forward_taps(teacher, inputs, names).items()}

@@ -1,0 +1,65 @@
+"""Files that are whole or not there: atomic writing, and reading back only what was meant."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+from benchmark.errors import KdsegError
+
+
+def file_sha256(path: Path) -> str:
+    """The sha256 of a file's content."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def register(files: dict[str, str], path: Path) -> str:
+    """Note a file's path in `files` under its sha256, which is returned: runs name files by content."""
+    digest = file_sha256(path)
+    files[digest] = str(path)
+    return digest
+
+
+def by_sha256(files: Mapping[str, str], sha256: str) -> Path:
+    """The path that `files` has for a sha256, checked to hold that content still."""
+    path = Path(files.get(sha256, ""))
+    if not path.is_file() or file_sha256(path) != sha256:
+        raise KdsegError(f"{path}: is gone or changed since the run was planned (sha256 {sha256[:12]}…); plan it again")
+    return path
+
+
+def write_json(file: Path, data: Any) -> None:
+    """Write JSON so that a reader sees the old content or the new, never a part."""
+    write_bytes(file, (json.dumps(data, indent=1, allow_nan=False, ensure_ascii=False) + "\n").encode())
+
+
+def write_bytes(file: Path, content: bytes) -> None:
+    """Write a file under a temporary name, make it durable, and put it in place."""
+    with replacing(file) as stream:
+        stream.write(content)
+
+
+@contextmanager
+def replacing(file: Path) -> Iterator[IO[bytes]]:
+    """A stream whose content becomes `file` at the end; on an error nothing is left behind.
+
+    Raises:
+        KdsegError: the file cannot be written (disk full, no permission).
+    """
+    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as stream:
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.replace(file)
+    except OSError as error:
+        raise KdsegError(f"{file}: cannot be written: {error.strerror or error}") from error
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,226 @@
+"""One run inside a cohort: its student, method, optimisers and state; it steps, saves and finishes on its own."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from benchmark import definitions
+from benchmark.distiller import Distiller
+from benchmark.errors import KdsegError
+from benchmark.files import by_sha256
+from benchmark.method import Method, Shapes, Taps
+from benchmark.metrics import scores
+from benchmark.networks import network
+from benchmark.randomness import stream
+from benchmark.registry import method_class
+from benchmark.runs import Run, resolve_recipe
+from benchmark.store import Divergence, Result, RunDirectory, Scores
+from benchmark.toolbox import checkpoints
+from benchmark.toolbox.networks import build_network
+from benchmark.toolbox.optim import build_optimizer, build_own_optimizer, build_schedules
+from benchmark.toolbox.segmentation import Batch
+
+
+class Diverged(Exception):
+    """A loss or gradient is not finite; the message says which."""
+
+
+class Member:
+    """A run while it trains.
+
+    Attributes:
+        alive: False once it diverged; it then takes no more steps.
+        iteration: how many iterations its weights have seen.
+    """
+
+    def __init__(self, run: Run, directory: RunDirectory, device: torch.device, files: Mapping[str, str]) -> None:
+        self.run, self.directory, self.device = run, directory, device
+        self.protocol = definitions.protocol(run.protocol)
+        self.dataset = definitions.dataset(run.dataset)
+        self.recipe = resolve_recipe(self.protocol, network(run.model), run.overrides)
+        self.method = _build_method(run)
+        self.student = _build_student(run, files)
+        self.distiller = Distiller(self.student, self.method, (run.seed, run.model)).to(device)
+        self._build_optimisers()
+        self.iteration = 0
+        self.alive = True
+        self.divergence: Divergence | None = None
+        self.best: Scores | None = None
+        self.curve: list[tuple[int, float]] = []
+        self.areas: np.ndarray | None = None
+        self.resumed_at: list[int] = []
+        self.wall_s = 0.0
+        self.step_seconds: list[float] = []
+
+    def _build_optimisers(self) -> None:
+        own = {name: part for name, part in self.method.parts.items() if part.optimizer is not None}
+        shared = {name: part.module for name, part in self.method.parts.items() if name not in own}
+        together = nn.ModuleDict({"student": self.student, "method": nn.ModuleDict(shared)})
+        self.optimizer = build_optimizer(together, self.recipe.optim, self.run.precision)
+        self.own = {name: build_own_optimizer(part.module, part.optimizer or {}) for name, part in own.items()}
+        self.schedules = build_schedules(self.optimizer, self.recipe.optim, self.recipe.data.iterations)
+
+    # Training --------------------------------------------------------------------------------------------------
+
+    def step(self, batch: Batch, teacher: Taps) -> None:
+        """One iteration; if it diverges the run leaves, with its weights as they were before."""
+        start = time.perf_counter()
+        try:
+            self._update(batch, teacher)
+        except Diverged as reason:
+            self.alive = False
+            self.divergence = Divergence(iteration=self.iteration + 1, reason=str(reason))
+            self.optimizer.zero_grad()
+        else:
+            self.iteration += 1
+        self.step_seconds.append(time.perf_counter() - start)
+
+    def _update(self, batch: Batch, teacher: Taps) -> None:
+        self.distiller.train()
+        with self.optimizer.optim_context(self.distiller):
+            losses = self.distiller(batch, teacher, self.iteration)
+        total = sum(losses.values())
+        if not torch.isfinite(total):
+            culprits = [name for name, value in losses.items() if not torch.isfinite(value)]
+            raise Diverged(f"loss is not finite: {', '.join(culprits) or 'the sum'}")
+        self.optimizer.backward(self.optimizer.scale_loss(total))
+        self._finish_gradients()
+        self.optimizer.step()
+        for wrapper in self.own.values():
+            wrapper.step()
+        for schedule in self.schedules:
+            schedule.step()
+        for wrapper in (self.optimizer, *self.own.values()):
+            wrapper.zero_grad()
+        self.losses = losses
+
+    def _finish_gradients(self) -> None:
+        """Clip parts that ask for it; without a loss scaler, refuse gradients that are not finite."""
+        scaler = getattr(self.optimizer, "loss_scaler", None)
+        for name, part in self.method.parts.items():
+            gradients = [p for p in part.module.parameters() if p.grad is not None]
+            if scaler is not None and name in self.own:
+                for parameter in gradients:
+                    parameter.grad /= scaler.get_scale()
+            if part.clip_norm is not None and gradients:
+                nn.utils.clip_grad_norm_(gradients, part.clip_norm)
+        if scaler is None:
+            gradients = [p.grad for p in self.distiller.parameters() if p.grad is not None]
+            if not torch.isfinite(nn.utils.get_total_norm(gradients)):
+                raise Diverged("gradient is not finite")
+
+    def log_losses(self) -> None:
+        """Append the last losses to `scalars.jsonl`."""
+        values = {name: float(value.detach()) for name, value in self.losses.items()}
+        self._log({"iteration": self.iteration, "lr": self.optimizer.get_lr()["lr"][0], **values})
+
+    def validated(self, areas: np.ndarray) -> None:
+        """Take note of a validation; the best weights are kept."""
+        found = scores(areas)
+        names = self.dataset.classes
+        iou = {name: None if np.isnan(value) else float(value) for name, value in zip(names, found.iou, strict=True)}
+        current = Scores(iteration=self.iteration, miou=found.miou, macc=found.macc, aacc=found.aacc, iou=iou)
+        self.last, self.areas = current, areas
+        self.curve.append((self.iteration, found.miou))
+        self._log({"iteration": self.iteration, "mIoU": found.miou})
+        if self.best is None or current.miou > self.best.miou:
+            self.best = current
+            self.save_student("best.pth")
+
+    def result(self) -> Result | None:
+        """The scores, if the run came to its end."""
+        if self.divergence or self.best is None:
+            return None
+        return Result(last=self.last, best=self.best, curve=tuple(self.curve))
+
+    # Files -----------------------------------------------------------------------------------------------------
+
+    def save_student(self, name: str) -> None:
+        """Write the student alone, as a plain mmseg checkpoint."""
+        meta = {
+            "iteration": self.iteration,
+            "model": self.run.model,
+            "dataset_meta": {"classes": list(self.dataset.classes), "palette": [list(c) for c in self.dataset.palette]},
+        }
+        checkpoints.save(self.directory.path / name, {"meta": meta, "state_dict": self.student.state_dict()})
+
+    def save_resume(self) -> None:
+        """Write all that going on from here needs; two generations are kept."""
+        state = {
+            "run": self.run.id,
+            "iteration": self.iteration,
+            "student": self.student.state_dict(),
+            "method": self.distiller.method_state(),
+            "optimizer": self.optimizer.state_dict(),
+            "own": {name: wrapper.state_dict() for name, wrapper in self.own.items()},
+            "schedules": [schedule.state_dict() for schedule in self.schedules],
+            "divergence": self.divergence.model_dump() if self.divergence else None,
+            "best": self.best.model_dump() if self.best else None,
+            "curve": self.curve,
+            "resumed_at": self.resumed_at,
+            "wall_s": self.wall_s,
+        }
+        checkpoints.save(self.directory.path / f"resume_{self.iteration}.pth", state)
+        self.directory.prune_resume_files()
+
+    def load_resume(self, iteration: int) -> None:
+        """Go on from a resume file."""
+        file = self.directory.resume_files()[iteration]
+        state = checkpoints.load(file)
+        if state.get("run") != self.run.id:
+            raise KdsegError(f"{file}: belongs to run {state.get('run')}, not {self.run.id}; move it away")
+        self.student.load_state_dict(state["student"])
+        self.method.load_state_dict(state["method"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        for name, wrapper in self.own.items():
+            wrapper.load_state_dict(state["own"][name])
+        for schedule, saved in zip(self.schedules, state["schedules"], strict=True):
+            schedule.load_state_dict(saved)
+        self.iteration = state["iteration"]
+        self.divergence = Divergence(**state["divergence"]) if state["divergence"] else None
+        self.alive = self.divergence is None
+        self.best = Scores(**state["best"]) if state["best"] else None
+        self.curve = [tuple(point) for point in state["curve"]]
+        self.resumed_at = [*state["resumed_at"], iteration]
+        self.wall_s = state["wall_s"]
+
+    def seconds(self) -> float:
+        """The median time of a step (0 before the first)."""
+        return statistics.median(self.step_seconds) if self.step_seconds else 0.0
+
+    def _log(self, line: dict[str, Any]) -> None:
+        with (self.directory.path / "scalars.jsonl").open("a") as file:
+            file.write(json.dumps(line) + "\n")
+
+
+def _build_student(run: Run, files: Mapping[str, str]) -> nn.Module:
+    """The student with the initial weights of (seed, model): the same for every method."""
+    classes = len(definitions.dataset(run.dataset).classes)
+    with stream(run.seed, "init", run.model):
+        student = build_network(run.model, classes)
+    if run.weights:
+        checkpoints.load_backbone(student.backbone, by_sha256(files, run.weights))
+    return student
+
+
+def _build_method(run: Run) -> Method:
+    classes = len(definitions.dataset(run.dataset).classes)
+    method = method_class(run.method.name)(**run.method.hyper)
+    student = network(run.model).shapes(classes)
+    teacher: Shapes = network(run.teacher.model).shapes(classes) if run.teacher else {}
+    with stream(run.seed, "method-init", run.method.name):
+        method.attach(student, teacher)
+    return method
+
+
+def trainable(module: nn.Module) -> int:
+    """How many parameters of a module are trained."""
+    return sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)

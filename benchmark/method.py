@@ -1,0 +1,159 @@
+"""The contract of a distillation method: one file in `baselines/` or `methods/` is one method.
+
+A method is a `torch.nn.Module` whose annotated class attributes are its hyper-parameters:
+
+    class CWD(Method):
+        title = "CWD"
+        source = "Shu et al., ICCV 2021, arXiv 2011.13256, eq. 4"
+        version = 1
+        taps = ("logits",)
+
+        tau: PositiveFloat = 4.0
+        weight: NonNegativeFloat = 3.0
+
+        def losses(self, student, teacher, target, step):
+            return {"cwd": self.weight * channel_kl(student["logits"], teacher["logits"], self.tau)}
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, get_origin
+
+from pydantic import ConfigDict, create_model
+from torch import Tensor, nn
+
+from benchmark.frozen import parse
+from benchmark.networks import Pair, TapShape
+
+IGNORE = 255
+"""The label value of pixels that count nowhere."""
+
+Taps = Mapping[str, Tensor]
+"""Named tensors of one network for one batch; which names there are is said in `benchmark.networks.TAPS`."""
+
+Shapes = Mapping[str, TapShape]
+"""Channels and stride of every tap of one network (`logits` has as many channels as there are classes)."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """A module that a method adds: trained, counted, checkpointed, and left out of the exported student.
+
+    Attributes:
+        module: its parameters and buffers (a memory bank is a buffer).
+        optimizer: an optimiser of its own, e.g. `{"type": "Adam", "lr": 4e-4}`, at a constant learning rate and
+            without weight decay unless it says so; None: it shares the student's optimiser and schedule.
+        clip_norm: clip the gradient norm of this part alone.
+    """
+
+    module: nn.Module
+    optimizer: Mapping[str, Any] | None = None
+    clip_norm: float | None = None
+
+
+class Method(nn.Module):
+    """What a student is taught with. Subclasses set the class variables and `losses`; the rest has defaults."""
+
+    title: ClassVar[str]
+    """Its name in tables."""
+    source: ClassVar[str]
+    """Paper, venue, equation; or repository and commit."""
+    version: ClassVar[int]
+    """Raised by hand whenever its numbers change: old records then no longer answer for it."""
+    variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    """Settings with a table name of their own, e.g. a control: name -> the hyper-parameters that differ."""
+    needs_teacher: ClassVar[bool] = True
+    """False: it has no teacher, and is handed empty shapes and taps for one."""
+
+    taps: tuple[str, ...] = ()
+    """The taps it reads from both networks (a property where they depend on hyper-parameters).
+
+    `losses` is handed those that a network has: `aux_logits` only of one with an auxiliary head.
+    """
+
+    def __init__(self, **hyper: Any) -> None:
+        super().__init__()
+        for name, value in self.validate(hyper).items():
+            setattr(self, name, value)
+        self.parts: dict[str, Part] = {}
+
+    # What a method may define ----------------------------------------------------------------------------------
+
+    def skip(self, pair: Pair) -> str | None:
+        """Why this method cannot run on `pair`, for a person to read; None if it can."""
+        return None
+
+    def build(self, student: Shapes, teacher: Shapes) -> dict[str, Part]:
+        """The parts it adds, by name; each becomes an attribute of that name. Called once, before training."""
+        return {}
+
+    def prepare(self, teacher: nn.Module, batches: Iterable[tuple[Taps, Tensor]]) -> None:
+        """Optional first stage on the frozen teacher: `batches` yields its taps and the labels (N, H, W)."""
+
+    def losses(self, student: Taps, teacher: Taps, target: Tensor, step: int) -> dict[str, Tensor]:
+        """The weighted loss terms of one step, by name; the harness adds their sum to the task loss.
+
+        Args:
+            student: its taps, float32, with gradient.
+            teacher: its taps, float32, detached.
+            target: labels (N, H, W), int64, `IGNORE` where they do not count.
+            step: the iteration, from 0.
+        """
+        raise NotImplementedError
+
+    # What the harness calls ------------------------------------------------------------------------------------
+
+    @property
+    def name(self) -> str:
+        """The name of the file that defines it."""
+        return type(self).__module__.rpartition(".")[2]
+
+    def attach(self, student: Shapes, teacher: Shapes) -> None:
+        """Build the parts and register their modules."""
+        self.parts = self.build(student, teacher)
+        for name, part in self.parts.items():
+            self.add_module(name, part.module)
+
+    def hyper(self) -> dict[str, Any]:
+        """All hyper-parameters with their values."""
+        return {name: getattr(self, name) for name in self.defaults()}
+
+    @classmethod
+    def defaults(cls) -> dict[str, Any]:
+        """All hyper-parameters with their default values."""
+        return {name: getattr(cls, name) for name in cls.hyper_types()}
+
+    @classmethod
+    def validate(cls, hyper: Mapping[str, Any]) -> dict[str, Any]:
+        """All hyper-parameters, defaults filled in.
+
+        Raises:
+            KdsegError: a name it does not have (with near matches), or a value of the wrong type or range.
+        """
+        fields = {name: (kind, getattr(cls, name)) for name, kind in cls.hyper_types().items()}
+        model = create_model(cls.__name__, __config__=ConfigDict(extra="forbid", allow_inf_nan=False), **fields)
+        return parse(model, dict(hyper), f"method {cls.__module__.rpartition('.')[2]}").model_dump()
+
+    @classmethod
+    def variant(cls, hyper: Mapping[str, Any]) -> str:
+        """The name of this setting in tables: the title, with what differs from the defaults."""
+        changed = {name: value for name, value in cls.validate(hyper).items() if value != cls.defaults()[name]}
+        for name, setting in cls.variants.items():
+            if changed == dict(setting):
+                return f"{cls.title}: {name}"
+        if not changed:
+            return cls.title
+        return f"{cls.title} ({', '.join(f'{name}={value}' for name, value in changed.items())})"
+
+    @classmethod
+    def hyper_types(cls) -> dict[str, Any]:
+        """The types of all hyper-parameters: the annotated attributes of its own classes, class variables left out."""
+        found: dict[str, Any] = {}
+        for klass in reversed(cls.__mro__[: cls.__mro__.index(Method)]):
+            for name, kind in inspect.get_annotations(klass, eval_str=True).items():
+                if get_origin(kind) is not ClassVar and kind is not ClassVar:
+                    found[name] = kind
+        return found

@@ -1,0 +1,191 @@
+"""From a sweep file to runs and jobs. Reads definitions and method files; trains nothing."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any, Literal
+
+from benchmark import definitions
+from benchmark.errors import KdsegError
+from benchmark.files import register
+from benchmark.frozen import Frozen, parse, read_yaml
+from benchmark.networks import Pair, network
+from benchmark.registry import method_class
+from benchmark.runs import (
+    Execution,
+    Job,
+    Manifest,
+    MethodSetting,
+    Run,
+    Skipped,
+    TeacherSource,
+    cohort_key,
+    make_run,
+    resolve_recipe,
+)
+
+WEIGHTS_VARIABLE = "KDSEG_WEIGHTS"
+
+
+class SweepPair(Frozen):
+    """A pair of a sweep; the teacher is trained by its own run unless `checkpoint` names its weights."""
+
+    student: str
+    teacher: str
+    checkpoint: str | None = None
+
+
+class Sweep(Frozen):
+    """The content of a sweep file: the product of pairs, methods and seeds.
+
+    Attributes:
+        methods: names, or `{name: ..., hyper-parameter: value}`, where a list of values is an axis of the grid.
+        teacher_seed: the seed of the one teacher run that every seed of a pair learns from.
+        weights: model -> file with its initial (ImageNet) backbone weights, below the weights folder.
+        overrides: changes to the protocol's recipe, as `--cfg-options` takes them.
+    """
+
+    name: str
+    dataset: str
+    protocol: str
+    pairs: tuple[SweepPair, ...]
+    methods: tuple[str | dict[str, Any], ...]
+    seeds: tuple[int, ...]
+    teacher_seed: int = 0
+    precision: Literal["fp32", "amp"] = "fp32"
+    weights: dict[str, str] = {}
+    overrides: dict[str, Any] = {}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A sweep's manifest, and the paths of the weight files its runs name by sha256."""
+
+    manifest: Manifest
+    files: dict[str, str]
+
+
+def load_sweep(path: Path) -> Sweep:
+    """Read and check a sweep file; an unknown key is an error with near matches."""
+    return parse(Sweep, read_yaml(path), path.name)
+
+
+def method_setting(name: str, hyper: dict[str, Any]) -> MethodSetting:
+    """The setting of method `name` with these hyper-parameters (defaults filled in)."""
+    kind = method_class(name)
+    return MethodSetting(name=name, version=kind.version, variant=kind.variant(hyper), hyper=kind.validate(hyper))
+
+
+def plan_sweep(sweep: Sweep, weights_dir: Path | None = None) -> Plan:
+    """All runs of a sweep: each pair's teacher, then each student once per method setting and seed.
+
+    Raises:
+        KdsegError: an unknown or impossible name, key or value; a weight file that is not there.
+    """
+    dataset, protocol = definitions.dataset(sweep.dataset), definitions.protocol(sweep.protocol)
+    settings = _settings(sweep)
+    files: dict[str, str] = {}
+    weights = {model: register(files, find_weights(file, weights_dir)) for model, file in sweep.weights.items()}
+    runs: dict[str, Run] = {}
+    skips: list[Skipped] = []
+
+    def add(model: str, method: MethodSetting, seed: int, teacher: TeacherSource | None = None) -> Run:
+        run = make_run(
+            dataset, protocol, network(model), method, seed=seed, teacher=teacher, weights=weights.get(model),
+            overrides=sweep.overrides, precision=sweep.precision,
+        )  # fmt: skip
+        return runs.setdefault(run.id, run)
+
+    teachers: dict[SweepPair, TeacherSource] = {}
+    for entry in sweep.pairs:
+        if entry.checkpoint:
+            source = register(files, find_weights(entry.checkpoint, weights_dir))
+            teachers[entry] = TeacherSource(model=network(entry.teacher).name, kind="checkpoint", id=source)
+        else:
+            run = add(entry.teacher, method_setting("student", {}), sweep.teacher_seed)
+            teachers[entry] = TeacherSource(model=entry.teacher, kind="run", id=run.id)
+    for entry, setting in product(sweep.pairs, settings):
+        kind = method_class(setting.name)
+        reason = kind(**setting.hyper).skip(Pair(student=network(entry.student), teacher=network(entry.teacher)))
+        if reason:
+            skips.append(Skipped(student=entry.student, teacher=entry.teacher, variant=setting.variant, reason=reason))
+            continue
+        for seed in sweep.seeds:
+            add(entry.student, setting, seed, teachers[entry] if kind.needs_teacher else None)
+    manifest = Manifest(sweep=sweep.name, runs=tuple(runs.values()), skips=tuple(skips))
+    return Plan(manifest, files)
+
+
+def cohorts(plan: Plan, work_dir: Path, data_root: Path | None, execution: Execution, size: int) -> list[Job]:
+    """The jobs of a plan: cohorts of at most `size` runs, teachers' jobs first.
+
+    Runs without a teacher join a cohort that has one where data recipe and seed agree: they cost it nothing.
+    """
+    runs = plan.manifest.runs
+    teachers = {run.teacher.id for run in runs if run.teacher}
+    groups: dict[str, list[Run]] = {}
+    for run in runs:
+        if run.teacher:
+            groups.setdefault(cohort_key(run, _recipe(run)), []).append(run)
+    base = {cohort_key(group[0], _recipe(group[0]), with_teacher=False): key for key, group in groups.items()}
+    first: list[list[Run]] = []
+    for run in (run for run in runs if run.teacher is None):
+        home = base.get(cohort_key(run, _recipe(run)))
+        if run.id in teachers:
+            first.append([run])
+        elif home:
+            groups[home].insert(0, run)
+        else:
+            groups.setdefault(cohort_key(run, _recipe(run)), []).append(run)
+    parts = [group[i : i + size] for group in groups.values() for i in range(0, len(group), size)]
+    return [
+        Job(
+            runs=tuple(part), work_dir=str(work_dir), data_root=str(data_root) if data_root else None,
+            files=plan.files, execution=execution,
+        )
+        for part in first + parts
+    ]  # fmt: skip
+
+
+def find_weights(file: str, weights_dir: Path | None) -> Path:
+    """The path of a weight file: as given, or below `weights_dir` or the folder that KDSEG_WEIGHTS names."""
+    folders = [folder for folder in (weights_dir, os.environ.get(WEIGHTS_VARIABLE)) if folder]
+    candidates = [Path(file), *(Path(folder) / file for folder in folders)]
+    found = next((path for path in candidates if path.is_file()), None)
+    if found is None:
+        where = ", ".join(str(path) for path in candidates)
+        raise KdsegError(
+            f"weights {file}: no such file (looked at {where}); pass --weights-dir or set {WEIGHTS_VARIABLE}"
+        )
+    return found.resolve()
+
+
+def check_on_protocol(overrides: dict[str, Any], allowed: bool) -> None:
+    """Refuse an effective batch that is not the protocol's, unless the user says that this is meant."""
+    if "data.batch" in overrides and not allowed:
+        raise KdsegError(
+            "data.batch: another effective batch is another protocol (batch norm and noise change); "
+            "pass --allow-off-protocol if you mean it: the records are then marked"
+        )
+
+
+def _settings(sweep: Sweep) -> list[MethodSetting]:
+    found: list[MethodSetting] = []
+    for entry in sweep.methods:
+        hyper = {} if isinstance(entry, str) else dict(entry)
+        name = entry if isinstance(entry, str) else hyper.pop("name", None)
+        if not isinstance(name, str):
+            raise KdsegError(f"sweep {sweep.name}: methods: {entry} has no name; write `name: kd`")
+        axes = {key: value if isinstance(value, list) else [value] for key, value in hyper.items()}
+        for values in product(*axes.values()):
+            setting = method_setting(name, dict(zip(axes, values, strict=True)))
+            if setting not in found:
+                found.append(setting)
+    return found
+
+
+def _recipe(run: Run) -> definitions.Recipe:
+    return resolve_recipe(definitions.protocol(run.protocol), network(run.model), run.overrides)

@@ -1,0 +1,92 @@
+"""Where a result comes from: code, machine, software and data, as a record states them."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import torch
+
+from benchmark.runs import Execution
+from benchmark.store import Provenance
+from benchmark.toolbox.data import SeededDataset
+
+PACKAGES = (
+    "torch", "onedl-mmengine", "onedl-mmcv", "onedl-mmsegmentation", "mmengine", "mmcv", "mmcv-lite", "mmsegmentation",
+    "numpy", "opencv-python-headless", "pillow",
+)  # fmt: skip
+
+
+def provenance(
+    execution: Execution,
+    device: torch.device,
+    splits: Mapping[str, SeededDataset],
+    teacher_sha256: str | None,
+    started: str,
+    resumed_at: tuple[int, ...],
+) -> Provenance:
+    """The provenance of a run that finishes now."""
+    commit, dirty = code_version()
+    return Provenance(
+        commit=commit,
+        dirty=dirty,
+        versions=package_versions(),
+        platform=platform.platform(),
+        processor=processor(),
+        device=torch.cuda.get_device_name() if device.type == "cuda" else "cpu",
+        threads=torch.get_num_threads(),
+        workers=execution.workers,
+        deterministic=execution.deterministic,
+        list_hashes={name: split.list_hash() for name, split in splits.items()},
+        images={name: len(split) for name, split in splits.items()},
+        teacher_sha256=teacher_sha256,
+        started=started,
+        finished=datetime.now(UTC).isoformat(timespec="seconds"),
+        resumed_at=resumed_at,
+    )
+
+
+@cache
+def code_version() -> tuple[str, bool]:
+    """Commit of the checkout this code runs from, and whether it has uncommitted changes; `unknown` outside git."""
+    root = Path(__file__).parent.parent
+    try:
+        commit = subprocess.run(
+            ["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, text=True, check=True
+        ).stdout.strip()
+        changes = subprocess.run(
+            ["git", "status", "--porcelain", "--untracked-files=no"],
+            cwd=root,
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown", True
+    return commit, bool(changes)
+
+
+def package_versions() -> dict[str, str]:
+    """Versions of the packages that numbers may depend on, and of Python."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+@cache
+def processor() -> str:
+    """The CPU's name."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()

@@ -1,0 +1,204 @@
+"""Runs, jobs, and what identifies them. Pure data: nothing is trained, read or written here."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from benchmark.definitions import Dataset, Protocol, Recipe, definition_hash
+from benchmark.errors import KdsegError, unknown
+from benchmark.frozen import Frozen, content_hash, parse
+from benchmark.networks import Network
+
+HARNESS = 1
+"""Version of training and evaluation as a whole: raised by hand whenever they change numbers."""
+
+
+class MethodSetting(Frozen):
+    """A method with all its hyper-parameters; `variant` is how tables call the setting (not part of the run id)."""
+
+    name: str
+    version: int
+    variant: str
+    hyper: dict[str, bool | int | float | str]
+
+
+class TeacherSource(Frozen):
+    """Where the teacher's weights come from: its own run (last iteration), or a checkpoint by sha256."""
+
+    model: str
+    kind: Literal["run", "checkpoint"]
+    id: str
+
+
+class Run(Frozen):
+    """One training: everything that decides its numbers, and nothing else."""
+
+    dataset: str
+    dataset_hash: str
+    protocol: str
+    protocol_hash: str
+    model: str
+    weights: str | None
+    teacher: TeacherSource | None
+    method: MethodSetting
+    overrides: dict[str, Any]
+    precision: Literal["fp32", "amp"]
+    seed: int
+    harness: int = HARNESS
+
+    @property
+    def id(self) -> str:
+        """A hash of all that decides the numbers: 16 hex digits."""
+        inputs = self.model_dump(mode="json")
+        del inputs["method"]["variant"]
+        return content_hash(inputs)
+
+    @property
+    def delta_key(self) -> str:
+        """Equal for a run and the `student` run its Δ is taken against."""
+        return content_hash(self.model_dump(mode="json", exclude={"teacher", "method"}))
+
+    @property
+    def cell_key(self) -> str:
+        """Equal for the seeds of one table cell, whose teachers may come from one run each."""
+        inputs = self.model_dump(mode="json", exclude={"seed"})
+        del inputs["method"]["variant"]
+        return content_hash(inputs)
+
+
+class Execution(Frozen):
+    """How a job is carried out; recorded, but no part of any run id.
+
+    Attributes:
+        device: `cpu`, `cuda`, or `auto` (CUDA where there is a GPU).
+        threads: torch threads of the process; part of what makes CPU results bit-equal.
+        workers: data-loading processes; they change no number.
+        checkpoint_interval: iterations between two resume files.
+    """
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    threads: int = 1
+    workers: int = 0
+    deterministic: bool = False
+    checkpoint_interval: int = 100
+
+
+class Job(Frozen):
+    """A cohort: runs that see the same batches and share one teacher pass. A single run is a cohort of one.
+
+    Attributes:
+        runs: with one `cohort_key` (runs without a teacher fit any).
+        work_dir: the store that its run directories are in.
+        data_root: of a dataset with files.
+        files: paths of weight and checkpoint files, by sha256.
+    """
+
+    runs: tuple[Run, ...]
+    work_dir: str
+    data_root: str | None = None
+    files: dict[str, str] = {}
+    execution: Execution = Execution()
+
+    @property
+    def id(self) -> str:
+        """A hash of its runs."""
+        return content_hash([run.id for run in self.runs])
+
+    @property
+    def teacher(self) -> TeacherSource | None:
+        """The teacher that its runs share."""
+        return next((run.teacher for run in self.runs if run.teacher), None)
+
+
+class Skipped(Frozen):
+    """A cell of a sweep that cannot be run, and why."""
+
+    student: str
+    teacher: str
+    variant: str
+    reason: str
+
+
+class Manifest(Frozen):
+    """What a sweep is made of, written when it starts: status and tables read it without importing any method.
+
+    Attributes:
+        sweep: the sweep's name.
+        runs: all its runs, teachers first.
+        skips: cells it leaves out.
+    """
+
+    sweep: str
+    runs: tuple[Run, ...]
+    skips: tuple[Skipped, ...] = ()
+
+
+def make_run(
+    dataset: Dataset,
+    protocol: Protocol,
+    network: Network,
+    method: MethodSetting,
+    *,
+    seed: int,
+    teacher: TeacherSource | None = None,
+    weights: str | None = None,
+    overrides: dict[str, Any] | None = None,
+    precision: Literal["fp32", "amp"] = "fp32",
+) -> Run:
+    """The run with these inputs, checked against each other.
+
+    Raises:
+        KdsegError: the protocol is not for this dataset, has no recipe for this family, or an override is wrong.
+    """
+    if dataset.name not in protocol.datasets:
+        raise KdsegError(
+            f"protocol {protocol.name}: not made for dataset {dataset.name}, only for {', '.join(protocol.datasets)}"
+        )
+    resolve_recipe(protocol, network, overrides or {})
+    return Run(
+        dataset=dataset.name,
+        dataset_hash=definition_hash(dataset),
+        protocol=protocol.name,
+        protocol_hash=definition_hash(protocol),
+        model=network.name,
+        weights=weights,
+        teacher=teacher,
+        method=method,
+        overrides=overrides or {},
+        precision=precision,
+        seed=seed,
+    )
+
+
+def resolve_recipe(protocol: Protocol, network: Network, overrides: dict[str, Any]) -> Recipe:
+    """The recipe `network` is trained with: the protocol's for its family, with `overrides` such as `optim.lr`.
+
+    Raises:
+        KdsegError: an override names no key of the recipe (near matches are given), or has a wrong type.
+    """
+    recipe = protocol.recipe(network.family).model_dump(mode="json")
+    for dotted, value in overrides.items():
+        *parents, key = dotted.split(".")
+        place = recipe
+        for part in parents:
+            place = place.get(part) if isinstance(place, dict) else None
+        if not isinstance(place, dict) or key not in place:
+            raise unknown("override", dotted, _leaves(recipe), "--cfg-options")
+        place[key] = value
+    return parse(Recipe, recipe, "--cfg-options" if overrides else f"protocol {protocol.name}")
+
+
+def cohort_key(run: Run, recipe: Recipe, with_teacher: bool = True) -> str:
+    """Equal for runs that may train in one job; `recipe` is the run's resolved one."""
+    teacher = run.teacher.model_dump() if run.teacher and with_teacher else None
+    return content_hash(
+        [run.dataset, run.dataset_hash, recipe.data.model_dump(mode="json"), run.precision, run.seed, teacher]
+    )
+
+
+def _leaves(tree: dict[str, Any], prefix: str = "") -> list[str]:
+    return [
+        leaf
+        for key, value in tree.items()
+        for leaf in (_leaves(value, f"{prefix}{key}.") if isinstance(value, dict) else [prefix + key])
+    ]

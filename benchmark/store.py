@@ -1,0 +1,270 @@
+"""What runs leave on disk. A run directory is named by the run id; a record in it *is* "finished".
+
+run.json       the inputs, written once
+status.json    state, iteration, heartbeat; replaced atomically
+resume_N.pth   all that is needed to go on from iteration N (two generations, gone once finished)
+scalars.jsonl  losses and validations
+student.pth    the weights of the last iteration;  best.pth  those of the best validation
+areas.npz      per image and class: intersection, union, prediction and label counts
+record.json    the result, written last
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import io
+import os
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmark.errors import KdsegError
+from benchmark.files import write_bytes, write_json
+from benchmark.frozen import Frozen, parse, read_json
+from benchmark.runs import Manifest, Run
+
+SCHEMA = 1
+STALE_S = 120
+"""Seconds without a heartbeat after which a running run is taken for dead."""
+
+
+class State(StrEnum):
+    """What a run is at; `done` and `diverged` are final."""
+
+    WAITING = "waiting"
+    RUNNING = "running"
+    INTERRUPTED = "interrupted"
+    FAILED = "failed"
+    STALE = "stale"
+    DONE = "done"
+    DIVERGED = "diverged"
+
+
+class Status(Frozen):
+    """The heartbeat of a run. Times are seconds since the epoch."""
+
+    state: State
+    iteration: int
+    iterations: int
+    seconds_per_iteration: float | None = None
+    time: float
+    host: str
+    pid: int
+    message: str = ""
+
+
+class Scores(Frozen):
+    """Validation of one set of weights, in percent; a class with an empty union has no IoU."""
+
+    iteration: int
+    miou: float
+    macc: float
+    aacc: float
+    iou: dict[str, float | None]
+
+
+class Result(Frozen):
+    """Scores of the last iteration (the primary number) and of the best validation; mIoU at every validation."""
+
+    last: Scores
+    best: Scores
+    curve: tuple[tuple[int, float], ...]
+
+
+class Divergence(Frozen):
+    """The iteration (from 1) whose loss or gradient was not finite, and which it was."""
+
+    iteration: int
+    reason: str
+
+
+class Cost(Frozen):
+    """What the run cost. Seconds are medians per iteration; a single run costs the sum of all three.
+
+    Attributes:
+        step_s: this student's forward, losses, backward and update.
+        teacher_s, data_s: the teacher's forward and waiting for data, shared by the cohort.
+        wall_s: from the start of its job to its record, all attempts, shared by the cohort.
+        memory_mb: the job's peak: resident set on CPU, allocated on CUDA.
+        extra_parameters: trainable parameters that the method adds.
+    """
+
+    step_s: float
+    teacher_s: float
+    data_s: float
+    wall_s: float
+    memory_mb: float
+    parameters: int
+    extra_parameters: int
+    cohort: int
+
+    @property
+    def iteration_s(self) -> float:
+        """Seconds per iteration of the run on its own."""
+        return self.step_s + self.teacher_s + self.data_s
+
+
+class Provenance(Frozen):
+    """Where a record comes from: code, machine, software and data."""
+
+    commit: str
+    dirty: bool
+    versions: dict[str, str]
+    platform: str
+    processor: str
+    device: str
+    threads: int
+    workers: int
+    deterministic: bool
+    list_hashes: dict[str, str]
+    images: dict[str, int]
+    teacher_sha256: str | None
+    started: str
+    finished: str
+    resumed_at: tuple[int, ...]
+
+
+class Record(Frozen):
+    """What a finished run leaves."""
+
+    schema_version: int = SCHEMA
+    id: str
+    outcome: State
+    inputs: Run
+    iterations: int
+    result: Result | None
+    divergence: Divergence | None
+    cost: Cost
+    provenance: Provenance
+    areas_sha256: str | None
+    student_sha256: str | None
+
+
+class RunDirectory:
+    """One run's files."""
+
+    def __init__(self, work_dir: Path, run_id: str) -> None:
+        self.id = run_id
+        self.path = Path(work_dir) / "runs" / run_id
+
+    def create(self, run: Run) -> None:
+        """Write `run.json`, or check that the one that is there says the same."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        file = self.path / "run.json"
+        if not file.exists():
+            write_json(file, run.model_dump(mode="json"))
+        elif self.inputs() != run:
+            raise KdsegError(f"{file}: is not the run that its folder is named after; move the folder away")
+
+    def inputs(self) -> Run:
+        """The run that is written in `run.json`."""
+        return parse(Run, read_json(self.path / "run.json"), str(self.path / "run.json"))
+
+    def status(self, now: float | None = None) -> Status | None:
+        """The last heartbeat; a running one that is too old is `stale`; None if the run was never started."""
+        file = self.path / "status.json"
+        if not file.exists():
+            return None
+        status = parse(Status, read_json(file), str(file))
+        if status.state is State.RUNNING and (now or time.time()) - status.time > STALE_S:
+            return status.model_copy(update={"state": State.STALE})
+        return status
+
+    def write_status(self, state: State, iteration: int, iterations: int, **more: Any) -> None:
+        """Replace the heartbeat."""
+        status = Status(
+            state=state, iteration=iteration, iterations=iterations, time=time.time(), host=socket.gethostname(),
+            pid=os.getpid(), **more,
+        )  # fmt: skip
+        write_json(self.path / "status.json", status.model_dump(mode="json"))
+
+    def record(self) -> Record | None:
+        """The record, if the run is finished."""
+        file = self.path / "record.json"
+        return read_record(file) if file.exists() else None
+
+    def finish(self, record: Record) -> None:
+        """Write the record (everything it names is already there), then drop what only a resume needs."""
+        write_json(self.path / "record.json", record.model_dump(mode="json"))
+        self.write_status(record.outcome, record.iterations, record.iterations)
+        for file in self.resume_files().values():
+            file.unlink()
+
+    def resume_files(self) -> dict[int, Path]:
+        """The resume files, by iteration, in ascending order."""
+        files = {int(file.stem.removeprefix("resume_")): file for file in self.path.glob("resume_*.pth")}
+        return dict(sorted(files.items()))
+
+    def prune_resume_files(self) -> None:
+        """Keep the two newest generations."""
+        for iteration in list(self.resume_files())[:-2]:
+            self.resume_files()[iteration].unlink()
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the directory: a second process is told who has it. A killed process lets go by itself."""
+        with (self.path / "lock").open("a+") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                file.seek(0)
+                raise KdsegError(
+                    f"{self.path}: is being trained by {file.read().strip() or 'another process'}"
+                ) from None
+            file.truncate(0)
+            file.write(f"pid {os.getpid()} on {socket.gethostname()}")
+            file.flush()
+            yield
+
+
+def records(folder: Path) -> list[Record]:
+    """All records in a work directory or a folder of run directories, by run id.
+
+    Raises:
+        KdsegError: a record that cannot be read, named.
+    """
+    files = [*Path(folder).glob("*/record.json"), *Path(folder).glob("runs/*/record.json")]
+    return [read_record(file) for file in sorted(files, key=lambda file: file.parent.name)]
+
+
+def write_manifest(work_dir: Path, manifest: Manifest) -> None:
+    """Note what a sweep is made of."""
+    folder = Path(work_dir) / "sweeps"
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / f"{manifest.sweep}.json", manifest.model_dump(mode="json"))
+
+
+def manifests(work_dir: Path) -> dict[str, Manifest]:
+    """The sweeps that were started in a work directory, by name."""
+    files = sorted((Path(work_dir) / "sweeps").glob("*.json"))
+    return {file.stem: parse(Manifest, read_json(file), str(file)) for file in files}
+
+
+def read_record(file: Path) -> Record:
+    """Read and check one record."""
+    data = read_json(file)
+    version = data.get("schema_version") if isinstance(data, dict) else None
+    if version != SCHEMA:
+        raise KdsegError(f"{file}: has schema {version}, this version reads {SCHEMA}")
+    return parse(Record, data, str(file))
+
+
+def write_areas(file: Path, names: list[str], areas: np.ndarray) -> str:
+    """Write areas (images, 4, classes) int64 with their image names; returns the file's sha256."""
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, names=np.array(names), areas=areas)
+    write_bytes(file, buffer.getvalue())
+    return hashlib.sha256(buffer.getvalue()).hexdigest()
+
+
+def read_areas(file: Path) -> tuple[list[str], np.ndarray]:
+    """Image names and areas (images, 4, classes): intersection, union, prediction, label."""
+    with np.load(file, allow_pickle=False) as data:
+        return data["names"].tolist(), data["areas"]

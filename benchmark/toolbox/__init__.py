@@ -1,0 +1,1 @@
+"""Everything that touches mmengine and mmseg, and the embedded data set."""

@@ -1,0 +1,54 @@
+"""Optimisers and schedules from mmengine, as a protocol names them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from mmengine.optim import OptimWrapper, build_optim_wrapper
+from mmengine.registry import PARAM_SCHEDULERS
+from torch import nn
+
+from benchmark.definitions import OptimRecipe
+
+
+def build_optimizer(model: nn.Module, recipe: OptimRecipe, precision: Literal["fp32", "amp"]) -> OptimWrapper:
+    """The wrapper that steps all parameters of `model`; `amp` needs a CUDA device."""
+    own = {"momentum": recipe.momentum} if recipe.optimizer == "SGD" else {"betas": recipe.betas}
+    config: dict[str, Any] = {
+        "type": "AmpOptimWrapper" if precision == "amp" else "OptimWrapper",
+        "optimizer": dict(type=recipe.optimizer, lr=recipe.lr, weight_decay=recipe.weight_decay, **own),
+        "clip_grad": {"max_norm": recipe.clip_norm} if recipe.clip_norm else None,
+    }
+    paramwise: dict[str, Any] = {}
+    if not recipe.decay_norm:
+        paramwise["norm_decay_mult"] = 0.0
+    if recipe.head_lr_factor != 1:
+        paramwise["custom_keys"] = {"head": {"lr_mult": recipe.head_lr_factor}}
+    if paramwise:
+        config["paramwise_cfg"] = paramwise
+    return build_optim_wrapper(model, config)
+
+
+def build_own_optimizer(module: nn.Module, optimizer: Mapping[str, Any]) -> OptimWrapper:
+    """The wrapper of a method's part that brings its own optimiser."""
+    return build_optim_wrapper(module, {"type": "OptimWrapper", "optimizer": dict(optimizer)})
+
+
+def build_schedules(optimizer: OptimWrapper, recipe: OptimRecipe, iterations: int) -> list[Any]:
+    """Linear warm-up (where the recipe has one), then polynomial decay to `min_lr` at `iterations`."""
+    configs = [
+        {
+            "type": "PolyLR",
+            "power": recipe.power,
+            "eta_min": recipe.min_lr,
+            "begin": recipe.warmup,
+            "end": iterations,
+            "by_epoch": False,
+        }
+    ]
+    if recipe.warmup:
+        configs.insert(
+            0, {"type": "LinearLR", "start_factor": 1e-6, "begin": 0, "end": recipe.warmup, "by_epoch": False}
+        )
+    return [PARAM_SCHEDULERS.build(config, default_args={"optimizer": optimizer}) for config in configs]

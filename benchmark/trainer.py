@@ -1,0 +1,362 @@
+"""Trains a cohort: the same batches and one teacher pass for all its runs, one student's activations at a time.
+
+Nothing a run computes depends on its company: on CPU, at one thread count, result and weights are bit-equal alone, in
+any cohort, in any order, and after a kill and resume.
+"""
+
+from __future__ import annotations
+
+import resource
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from benchmark import definitions
+from benchmark.definitions import Normalisation
+from benchmark.distiller import teacher_taps
+from benchmark.errors import KdsegError
+from benchmark.evaluation import Evaluated, evaluate
+from benchmark.files import by_sha256, file_sha256
+from benchmark.member import Member, trainable
+from benchmark.method import Taps
+from benchmark.networks import network
+from benchmark.provenance import code_version, provenance
+from benchmark.randomness import stream
+from benchmark.runs import Job, Run, TeacherSource, cohort_key, resolve_recipe
+from benchmark.store import Cost, Record, RunDirectory, State, write_areas
+from benchmark.toolbox import checkpoints
+from benchmark.toolbox.data import train_batches, train_dataset, val_dataset
+from benchmark.toolbox.networks import build_network
+from benchmark.toolbox.segmentation import Batch, Preprocessor
+
+HEARTBEAT_S = 2.0
+LOG_INTERVAL = 10
+
+
+class Interrupted(Exception):
+    """The job was asked to stop; its runs can be resumed."""
+
+
+def train_job(job: Job, stop: Callable[[], bool] = lambda: False) -> list[str]:
+    """Train all runs of a job that are not finished yet, resuming where they were.
+
+    Args:
+        job: its runs must agree on their cohort key.
+        stop: asked after each iteration; if true, resume files are written and `Interrupted` is raised.
+
+    Returns:
+        One line for each run that failed (raised); diverged runs are results, not failures.
+
+    Raises:
+        KdsegError: unusable input, or a directory that another process trains in.
+        Interrupted: `stop` said so.
+    """
+    device = prepare_process(job)
+    directories = {run.id: RunDirectory(Path(job.work_dir), run.id) for run in job.runs}
+    with ExitStack() as locks:
+        for run in job.runs:
+            directories[run.id].create(run)
+            locks.enter_context(directories[run.id].lock())
+        unfinished = [run for run in job.runs if directories[run.id].record() is None]
+        failures = []
+        for iteration, runs in _resume_groups(unfinished, directories):
+            failures += Cohort(job, runs, iteration, device, stop).train()
+    return failures
+
+
+def prepare_process(job: Job) -> torch.device:
+    """Set threads and determinism for this process; returns the device."""
+    execution = job.execution
+    torch.set_num_threads(execution.threads)
+    if execution.deterministic:
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        torch.backends.cudnn.benchmark = False
+    wanted = execution.device
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise KdsegError("device cuda: this machine has no usable GPU; use --device cpu")
+    device = torch.device("cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu")
+    if device.type == "cpu" and any(run.precision == "amp" for run in job.runs):
+        raise KdsegError("--amp: needs a CUDA device; train in fp32 here")
+    return device
+
+
+class Cohort:
+    """Runs that are at the same iteration and go on together."""
+
+    def __init__(
+        self, job: Job, runs: Sequence[Run], iteration: int, device: torch.device, stop: Callable[[], bool]
+    ) -> None:
+        self.job, self.device, self.stop = job, device, stop
+        self.started, self.clock = datetime.now(UTC).isoformat(timespec="seconds"), time.perf_counter()
+        code_version()  # now, not at the end: the code that runs is the code that was read
+        self.iteration = iteration
+        _check_agreement(runs)
+        definition = definitions.dataset(runs[0].dataset)
+        root = Path(job.data_root) if job.data_root else None
+        work_dir = Path(job.work_dir)
+        self.classes = len(definition.classes)
+        self.teacher, self.teacher_file, self.teacher_norm = _load_teacher(job, self.classes, device)
+        self.members = [Member(run, RunDirectory(work_dir, run.id), device, job.files) for run in runs]
+        if iteration:
+            for member in self.members:
+                member.load_resume(iteration)
+        recipe = self.members[0].recipe.data
+        self.recipe, self.seed = recipe, runs[0].seed
+        self.train_set = train_dataset(definition, recipe, root, self.seed)
+        self.val_set = val_dataset(definition, root)
+        self.normalisations = {member.protocol.normalisation for member in self.members}
+        if self.teacher_norm:
+            self.normalisations.add(self.teacher_norm)
+        self.taps = {name for member in self.members for name in member.method.taps}
+        self.teacher_seconds: list[float] = []
+        self.data_seconds: list[float] = []
+        self.failures: list[str] = []
+        self.beaten = 0.0
+
+    @property
+    def alive(self) -> list[Member]:
+        """The members that still train."""
+        return [member for member in self.members if member.alive]
+
+    def train(self) -> list[str]:
+        """Train to the end, evaluate, and write each run's record; returns a line per failed run."""
+        try:
+            for member in self.alive:
+                self._prepare(member)
+            self._loop()
+        except (Interrupted, KeyboardInterrupt):
+            self._leave(State.INTERRUPTED, "stopped; the same command resumes it")
+            raise
+        except Exception as error:
+            self._leave(State.FAILED, f"{type(error).__name__}: {error}"[:500])
+            raise
+        for member in self.alive:
+            self._finish(member)
+        return self.failures
+
+    def _loop(self) -> None:
+        self._heartbeat(force=True)
+        if self.iteration >= self.recipe.iterations:
+            self._evaluate(self.alive)
+            return
+        preprocessors = {norm: Preprocessor(norm, self.recipe.crop, self.device) for norm in self.normalisations}
+        batches = train_batches(self.train_set, self.recipe.batch, self.iteration, self.job.execution.workers)
+        while self.iteration < self.recipe.iterations and self.alive:
+            start = time.perf_counter()
+            raw = next(batches)
+            batch = {norm: preprocessor.train(raw) for norm, preprocessor in preprocessors.items()}
+            data_done = time.perf_counter()
+            teacher = self._teach(batch)
+            self.teacher_seconds.append(time.perf_counter() - data_done)
+            self.data_seconds.append(data_done - start)
+            self._step_all(batch, teacher)
+            self.iteration += 1
+            self._after_iteration()
+
+    def _step_all(self, batches: dict[Normalisation, Batch], teacher: Taps) -> None:
+        shared = [tensor for batch in batches.values() for tensor in (batch.inputs, batch.target)] + list(
+            teacher.values()
+        )
+        versions = [tensor._version for tensor in shared]
+        for member in self.alive:
+            try:
+                member.step(batches[member.protocol.normalisation], teacher)
+            except (torch.cuda.OutOfMemoryError, MemoryError, KeyboardInterrupt):
+                raise
+            except Exception as error:
+                self._fail(member, error)
+            if [tensor._version for tensor in shared] != versions:
+                raise KdsegError(
+                    f"method {member.method.name}: changed a tensor in place that runs share; it must work on a copy"
+                )
+            if member.divergence:
+                self._finish(member)
+
+    def _teach(self, batches: dict[Normalisation, Batch]) -> dict[str, Tensor]:
+        if self.teacher is None or self.teacher_norm is None or not self.taps:
+            return {}
+        with stream(self.seed, "teacher", self.iteration):
+            return teacher_taps(self.teacher, batches[self.teacher_norm].inputs, self.taps)
+
+    def _after_iteration(self) -> None:
+        last = self.iteration >= self.recipe.iterations
+        if self.iteration % LOG_INTERVAL == 0 or last:
+            for member in self.alive:
+                member.log_losses()
+        due = [m for m in self.alive if last or self.iteration % m.protocol.val_interval == 0]
+        if due:
+            self._evaluate(due)
+        stopping = self.stop() and not last
+        if stopping or (not last and self.iteration % self.job.execution.checkpoint_interval == 0):
+            self._save()
+        if stopping:
+            raise Interrupted
+        self._heartbeat()
+
+    def _prepare(self, member: Member) -> None:
+        """The method's own first stage, on the frozen teacher (a resumed run has it in its state already)."""
+        if self.iteration or self.teacher is None or self.teacher_norm is None:
+            return
+        preprocessor = Preprocessor(self.teacher_norm, self.recipe.crop, self.device)
+
+        def batches():
+            for raw in train_batches(self.train_set, self.recipe.batch, 0, 0):
+                batch = preprocessor.train(raw)
+                yield teacher_taps(self.teacher, batch.inputs, set(member.method.taps)), batch.target
+
+        with stream(self.seed, "prepare", member.method.name):
+            member.method.prepare(self.teacher, batches())
+
+    def _evaluate(self, members: Sequence[Member]) -> None:
+        if not members:
+            return
+        self._heartbeat(force=True)
+        areas = evaluate(
+            {member.run.id: Evaluated(member.student, member.protocol.normalisation) for member in members},
+            self.val_set, self.classes, members[0].protocol.val_batch, self.job.execution.workers, self.device,
+        )  # fmt: skip
+        for member in members:
+            member.validated(areas[member.run.id])
+
+    # What is written -------------------------------------------------------------------------------------------
+
+    def _save(self) -> None:
+        seconds = time.perf_counter() - self.clock
+        self.clock += seconds
+        for member in self.alive:
+            member.wall_s += seconds
+            member.save_resume()
+
+    def _heartbeat(self, force: bool = False) -> None:
+        if not force and time.perf_counter() - self.beaten < HEARTBEAT_S:
+            return
+        self.beaten = time.perf_counter()
+        seconds = self._seconds_per_iteration()
+        for member in self.alive:
+            member.directory.write_status(
+                State.RUNNING, self.iteration, self.recipe.iterations, seconds_per_iteration=seconds
+            )
+
+    def _seconds_per_iteration(self) -> float | None:
+        """Of the whole cohort, lately."""
+        if not self.teacher_seconds:
+            return None
+        shared = [teacher + data for teacher, data in zip(self.teacher_seconds, self.data_seconds, strict=True)]
+        return statistics.median(shared[-50:]) + sum(m.seconds() for m in self.alive)
+
+    def _leave(self, state: State, message: str) -> None:
+        for member in self.alive:
+            member.directory.write_status(state, member.iteration, self.recipe.iterations, message=message)
+
+    def _fail(self, member: Member, error: Exception) -> None:
+        """A member that raises leaves; the others go on unchanged."""
+        member.alive = False
+        message = f"{type(error).__name__}: {error}"[:500]
+        self.failures.append(f"{member.run.method.variant} seed {member.run.seed} ({member.run.id}): {message}")
+        member.directory.write_status(State.FAILED, member.iteration, self.recipe.iterations, message=message)
+
+    def _finish(self, member: Member) -> None:
+        """Areas and weights first, the record last: its presence is what "finished" means."""
+        directory, result = member.directory, member.result()
+        areas_sha256 = None
+        if result is not None and member.areas is not None:
+            member.save_student("student.pth")
+            areas_sha256 = write_areas(directory.path / "areas.npz", self.val_set.names(), member.areas)
+        directory.finish(
+            Record(
+                id=member.run.id,
+                outcome=State.DIVERGED if member.divergence else State.DONE,
+                inputs=member.run,
+                iterations=member.divergence.iteration if member.divergence else self.iteration,
+                result=result,
+                divergence=member.divergence,
+                cost=self._cost(member),
+                provenance=provenance(
+                    self.job.execution, self.device, {"train": self.train_set, "val": self.val_set},
+                    self.teacher_file, self.started, tuple(member.resumed_at),
+                ),
+                areas_sha256=areas_sha256,
+                student_sha256=checkpoints.weights_hash(member.student) if result else None,
+            )
+        )  # fmt: skip
+
+    def _cost(self, member: Member) -> Cost:
+        median = statistics.median
+        extra = trainable(member.method)
+        if self.device.type == "cuda":
+            memory = torch.cuda.max_memory_allocated() / 2**20
+        else:
+            memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+        return Cost(
+            step_s=member.seconds(),
+            teacher_s=median(self.teacher_seconds) if member.method.taps and self.teacher_seconds else 0.0,
+            data_s=median(self.data_seconds) if self.data_seconds else 0.0,
+            wall_s=member.wall_s + time.perf_counter() - self.clock,
+            memory_mb=memory,
+            parameters=trainable(member.student),
+            extra_parameters=extra,
+            cohort=len(self.members),
+        )
+
+
+def _resume_groups(runs: Sequence[Run], directories: dict[str, RunDirectory]) -> list[tuple[int, list[Run]]]:
+    """Runs grouped by the iteration they go on from: all together where they share one, else each group on its own."""
+    if not runs:
+        return []
+    saved = {run.id: set(directories[run.id].resume_files()) for run in runs}
+    common = set.intersection(*saved.values())
+    if common:
+        return [(max(common), list(runs))]
+    groups: dict[int, list[Run]] = {}
+    for run in runs:
+        groups.setdefault(max(saved[run.id], default=0), []).append(run)
+    return sorted(groups.items())
+
+
+def _check_agreement(runs: Sequence[Run]) -> None:
+    def key(run: Run, with_teacher: bool) -> str:
+        recipe = resolve_recipe(definitions.protocol(run.protocol), network(run.model), run.overrides)
+        return cohort_key(run, recipe, with_teacher)
+
+    with_teacher = {key(run, True) for run in runs if run.teacher}
+    if len({key(run, False) for run in runs}) > 1 or len(with_teacher) > 1:
+        raise KdsegError(
+            "job: its runs differ in dataset, data recipe, precision, seed or teacher; they cannot train together"
+        )
+
+
+def _load_teacher(
+    job: Job, classes: int, device: torch.device
+) -> tuple[nn.Module | None, str | None, Normalisation | None]:
+    """The frozen teacher in eval mode, the sha256 of its file, and its normalisation."""
+    source = job.teacher
+    if source is None:
+        return None, None, None
+    file = _teacher_file(job, source)
+    with stream(0, "teacher-init"):
+        teacher = build_network(source.model, classes)
+    checkpoints.load_weights(teacher, file)
+    teacher.requires_grad_(False).eval().to(device)
+    run = next(run for run in job.runs if run.teacher)
+    name = RunDirectory(Path(job.work_dir), source.id).inputs().protocol if source.kind == "run" else run.protocol
+    return teacher, file_sha256(file), definitions.protocol(name).normalisation
+
+
+def _teacher_file(job: Job, source: TeacherSource) -> Path:
+    if source.kind == "checkpoint":
+        return by_sha256(job.files, source.id)
+    directory = RunDirectory(Path(job.work_dir), source.id)
+    record = directory.record()
+    if record is None or record.result is None:
+        state = "has not finished" if record is None else f"ended {record.outcome}"
+        raise KdsegError(f"teacher {source.model}: its run {source.id} {state}; train it first")
+    file = directory.path / "student.pth"
+    if not file.is_file():
+        raise KdsegError(f"teacher {source.model}: {file} is gone; remove {directory.path} and train it again")
+    return file

@@ -1,0 +1,72 @@
+"""One job in a process of its own: `python -m benchmark.worker JOB.json`. What a launcher starts, here or on a cluster.
+
+Exit codes: 0 all runs finished · 1 a run failed · 2 unusable input · 3 a run diverged · 130 asked to stop.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+import traceback
+from enum import IntEnum
+from pathlib import Path
+from types import FrameType
+
+from benchmark.errors import KdsegError
+from benchmark.frozen import parse, read_json
+from benchmark.runs import Job
+from benchmark.store import RunDirectory, State
+
+
+class Exit(IntEnum):
+    """How a job ended."""
+
+    DONE = 0
+    FAILED = 1
+    UNUSABLE = 2
+    DIVERGED = 3
+    INTERRUPTED = 130
+
+
+def run_job(job: Job) -> Exit:
+    """Train a job; the first Ctrl-C or TERM stops it after the current iteration, with resume files written."""
+    from benchmark.trainer import Interrupted, train_job
+
+    asked: list[int] = []
+
+    def ask(number: int, _: FrameType | None) -> None:
+        asked.append(number)
+        signal.signal(number, signal.default_int_handler)
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        failures = train_job(job, stop=lambda: bool(asked))
+    except (Interrupted, KeyboardInterrupt):
+        print("stopped; the same command resumes it", file=sys.stderr)
+        return Exit.INTERRUPTED
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    for failure in failures:
+        print(failure, file=sys.stderr)
+    if failures:
+        return Exit.FAILED
+    records = [RunDirectory(Path(job.work_dir), run.id).record() for run in job.runs]
+    return Exit.DIVERGED if any(r and r.outcome is State.DIVERGED for r in records) else Exit.DONE
+
+
+def main(argv: list[str]) -> int:
+    """Run the job in a file."""
+    try:
+        path = Path(argv[0])
+        return run_job(parse(Job, read_json(path), str(path)))
+    except KdsegError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return Exit.UNUSABLE
+    except Exception:
+        traceback.print_exc()
+        return Exit.FAILED
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

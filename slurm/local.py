@@ -1,0 +1,94 @@
+"""Runs the jobs of a plan here: each in a process of its own, a few at a time, teachers before their students."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmark.files import write_json
+from benchmark.runs import Job, Run
+from benchmark.store import RunDirectory
+from benchmark.worker import Exit
+
+POLL_S = 0.5
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a job ended; `message` is the end of its log if it failed, or why it could not start."""
+
+    job: Job
+    exit: int
+    message: str = ""
+
+
+def run_jobs(jobs: Sequence[Job], parallel: int, tick: Callable[[], None] = lambda: None) -> list[Outcome]:
+    """Run jobs, at most `parallel` at a time; a job starts once its teacher's run is finished.
+
+    Args:
+        jobs: in the order in which they should start.
+        parallel: how many processes.
+        tick: called about twice a second, e.g. to redraw a progress bar.
+
+    Raises:
+        KeyboardInterrupt: after Ctrl-C; the jobs were told to stop and have written their resume files.
+    """
+    waiting, running, outcomes = list(jobs), {}, []
+    try:
+        while waiting or running:
+            for process in [process for process in running if process.poll() is not None]:
+                outcomes.append(_outcome(running.pop(process), process.returncode))
+            for job in list(waiting):
+                pending = {run.id for other in (*waiting, *running.values()) for run in other.runs if other is not job}
+                if job.teacher and job.teacher.id in pending:
+                    continue
+                if len(running) < parallel:
+                    waiting.remove(job)
+                    running[_start(job)] = job
+            tick()
+            time.sleep(POLL_S)
+    except KeyboardInterrupt:
+        for process in running:
+            process.send_signal(signal.SIGINT)
+        for process in running:
+            process.wait()
+        raise
+    return outcomes
+
+
+def finished(run: Run, work_dir: Path) -> bool:
+    """Whether a run has a record."""
+    return (RunDirectory(work_dir, run.id).path / "record.json").exists()
+
+
+def log_file(job: Job) -> Path:
+    """Where a job's output goes."""
+    return Path(job.work_dir) / "jobs" / f"{job.id}.log"
+
+
+def _start(job: Job) -> subprocess.Popen:
+    """Start a job in its own process group, so that Ctrl-C reaches it once, from us."""
+    log = log_file(job)
+    log.parent.mkdir(parents=True, exist_ok=True)
+    file = log.with_suffix(".json")
+    write_json(file, job.model_dump(mode="json"))
+    threads = {"OMP_NUM_THREADS": str(job.execution.threads)}
+    with log.open("ab") as output:
+        return subprocess.Popen(
+            [sys.executable, "-m", "benchmark.worker", str(file)],
+            stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
+            env=os.environ | threads, start_new_session=True,
+        )  # fmt: skip
+
+
+def _outcome(job: Job, code: int) -> Outcome:
+    if code in (Exit.DONE, Exit.DIVERGED):
+        return Outcome(job, code)
+    lines = [line for line in log_file(job).read_text(errors="replace").splitlines() if line.strip()]
+    return Outcome(job, code, lines[-1][:300] if lines else f"ended with exit code {code}")
