@@ -93,10 +93,10 @@ class _Scene:
         self.light = np.multiply(light, rng.uniform(0.85, 1.1))
         self.fog = fog * rng.uniform(0.6, 1.1)
         self.horizon = h * rng.uniform(0.3, 0.5)
-        self.eye = rng.uniform(2.2, 3.6)
+        self.eye = rng.uniform(1.9, 3.0)
         self.middle = w * rng.uniform(0.25, 0.75, 2)  # of the road, at the horizon and below
         self.bend = w * rng.uniform(-0.35, 0.35)
-        self.half = rng.uniform(2.6, 4.0)  # the road's half width
+        self.half = rng.uniform(2.2, 3.4)  # the road's half width
         self.sea = rng.choice([-1, 0, 1], p=[0.35, 0.3, 0.35])  # its side
         self.shore = rng.uniform(5.5, 11.0)
 
@@ -111,7 +111,7 @@ class _Scene:
             (self._tree, 8, 0.1, 0.7),
             (self._boat, 3 * abs(self.sea), 0.1, 0.45),
             (self._car, 4, 0.15, 0.85),
-            (self._person, 6, 0.3, 0.95),
+            (self._person, 6, 0.4, 1.0),
             (self._billboard, 1, 0.2, 0.5),
         ):
             things += [(s, draw) for s in self.rng.uniform(far, near, self.rng.integers(most + 1))]
@@ -339,16 +339,16 @@ class _Scene:
 
     def _mast(self, x: float, s: float, t: float) -> None:
         brown = self.lit((96, 84, 74), s)
-        self.stroke(self.at(x, s), self.at(x, s, 6.5), 0.34, s, brown, POLE)
-        self.stroke(self.at(x - 0.7, s, 6.1), self.at(x + 0.7, s, 6.1), 0.2, s, brown, POLE)
+        self.stroke(self.at(x, s), self.at(x, s, 6.5), 0.42, s, brown, POLE)
+        self.stroke(self.at(x - 0.7, s, 6.1), self.at(x + 0.7, s, 6.1), 0.26, s, brown, POLE)
         for arm in (-0.7, 0.7):
             self.stroke(self.at(x + arm, s, 6.1), self.at(x + arm, t, 6.1), 0.02, s, brown)
 
     def _fence(self, x: float, s: float, t: float) -> None:
         wood = self.lit((172, 152, 124), s)
-        self.stroke(self.at(x, s), self.at(x, s, 1.1), 0.26, s, wood, POLE)
+        self.stroke(self.at(x, s), self.at(x, s, 1.1), 0.32, s, wood, POLE)
         for y in (0.5, 0.95):
-            self.stroke(self.at(x, s, y), self.at(x, t, y), 0.16, s, wood, POLE)
+            self.stroke(self.at(x, s, y), self.at(x, t, y), 0.22, s, wood, POLE)
 
     def _billboard(self, s: float) -> None:
         x = self.beside(1, 5)

@@ -169,8 +169,9 @@ def _mobilenet(widen: float = 1.0, channels: tuple[int, int, int, int] = (24, 32
     return _Backbone(Family.CNN, channels, config)
 
 
-def _mit(embed: int, layers: tuple[int, int, int, int], heads: tuple[int, int, int, int] = (1, 2, 5, 8)) -> _Backbone:
+def _mit(embed: int, layers: tuple[int, int, int, int], drop_path: float = 0.1) -> _Backbone:
     """Mix Vision Transformer, the backbone of SegFormer: strides 4, 8, 16, 32."""
+    heads = (1, 2, 5, 8)
     config = {
         "type": "MixVisionTransformer",
         "embed_dims": embed,
@@ -181,7 +182,7 @@ def _mit(embed: int, layers: tuple[int, int, int, int], heads: tuple[int, int, i
         "out_indices": (0, 1, 2, 3),
         "mlp_ratio": 4,
         "qkv_bias": True,
-        "drop_path_rate": 0.1,
+        "drop_path_rate": drop_path,
     }
     return _Backbone(Family.TRANSFORMER, tuple(embed * h for h in heads), config)
 
@@ -190,7 +191,8 @@ def _mit(embed: int, layers: tuple[int, int, int, int], heads: tuple[int, int, i
 
 
 def _head(kind: str, classes: int, loss_weight: float = 1.0, **options: Any) -> Config:
-    loss = {"type": "CrossEntropyLoss", "use_sigmoid": False, "loss_weight": loss_weight}
+    # the mean is over labelled pixels, as in the papers; mmseg's default counts ignored ones in the divisor
+    loss = {"type": "CrossEntropyLoss", "avg_non_ignore": True, "loss_weight": loss_weight}
     common = {"num_classes": classes, "dropout_ratio": 0.1, "norm_cfg": BN, "align_corners": False}
     return {"type": kind, **common, "loss_decode": loss, **options}
 
@@ -269,4 +271,15 @@ _NETWORKS = {
     "segformer_mit_b4": _Entry("SegFormer-MiT-B4", _MIT_B4, partial(_segformer, channels=256)),
     "deeplabv3_mit_b0": _Entry("DeepLabV3-MiT-B0", _MIT_B0, partial(_deeplabv3, channels=128, dilations=_AT_STRIDE_32)),
     "deeplabv3_mit_b4": _Entry("DeepLabV3-MiT-B4", _MIT_B4, partial(_deeplabv3, channels=256, dilations=_AT_STRIDE_32)),
+    # For the demo and for tests: small enough to be trained on a CPU in a minute.
+    "deeplabv3_tiny": _Entry(
+        "DeepLabV3-tiny", _resnet(18, 8, (8, 16, 32, 64)), partial(_deeplabv3, channels=32, dilations=(1, 3, 6, 9))
+    ),
+    "deeplabv3_small": _Entry(
+        "DeepLabV3-small", _resnet(18, 16, (16, 32, 64, 128)), partial(_deeplabv3, channels=64, dilations=(1, 3, 6, 9))
+    ),
+    "segformer_tiny": _Entry("SegFormer-tiny", _mit(16, (1, 1, 1, 1), drop_path=0.0), partial(_segformer, channels=48)),
+    "segformer_small": _Entry(
+        "SegFormer-small", _mit(32, (1, 1, 1, 1), drop_path=0.0), partial(_segformer, channels=96)
+    ),
 }

@@ -1,0 +1,147 @@
+"""Tables written down: Markdown for papers and pull requests, CSV for programs, Rich for the terminal."""
+
+from __future__ import annotations
+
+import csv
+import html
+import io
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from benchmark.errors import KdsegError, unknown
+from benchmark.files import write_bytes
+from benchmark.tables import Cell, Table
+
+if TYPE_CHECKING:
+    from rich.console import Group
+
+LETTERS = "abcdefghijklmnoprstuvwxyz"
+"""What marks footnotes: every letter that has a superscript (q has none)."""
+SUPERSCRIPTS = str.maketrans(LETTERS, "ᵃᵇᶜᵈᵉᶠᵍʰⁱʲᵏˡᵐⁿᵒᵖʳˢᵗᵘᵛʷˣʸᶻ")
+
+
+def to_markdown(table: Table) -> str:
+    """GitHub Markdown: a heading and a table per section, then footnotes and caption."""
+    marks = _marks(table)
+    lines = [f"## {_escape(table.title)}"]
+    for section in table.sections:
+        lines += ["", f"### {_escape(section.title)}", "", _escape(section.setting), ""]
+        lines += ["| " + " | ".join(table.columns) + " |", "|:--" + "|--:" * (len(table.columns) - 1) + "|"]
+        lines += ["| " + " | ".join(_markdown_cell(cell, marks) for cell in row) + " |" for row in section.rows]
+    lines += [""] * bool(marks) + [f"<sup>{mark}</sup> {_escape(note)}  " for note, mark in marks.items()]
+    return "\n".join([*lines, "", " ".join(_escape(sentence) for sentence in table.caption), ""])
+
+
+def to_csv(table: Table) -> str:
+    """One line per row of the table with its numbers in full precision; an empty field is a missing number.
+
+    `miou_*` in percent, `delta_*` in points, `_std` sample standard deviations, `_low` and `_high` the 95 % t interval,
+    `delta_p` the exact two-sided sign-flip p, `iteration_s` in seconds.
+    """
+    columns = dict.fromkeys(name for row in table.data for name in row if not name.startswith("miou_seed_"))
+    seeds = {name for row in table.data for name in row if name.startswith("miou_seed_")}
+    names = [*columns, *sorted(seeds, key=lambda name: int(name.removeprefix("miou_seed_")))]
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(names)
+    writer.writerows([_csv_field(row.get(name)) for name in names] for row in table.data)
+    return stream.getvalue()
+
+
+def to_terminal(table: Table) -> Group:
+    """A Rich renderable, to be printed on a console."""
+    from rich.console import Group
+    from rich.text import Text
+
+    marks = _marks(table)
+    parts: list[Any] = [Text(table.title, style="bold underline")]
+    for section in table.sections:
+        parts += [Text(), Text(section.title, style="bold"), Text(section.setting, style="dim")]
+        parts.append(_terminal_section(table.columns, section.rows, marks))
+    parts.append(Text())
+    parts += [Text(f"{mark.translate(SUPERSCRIPTS)} {note}") for note, mark in marks.items()]
+    return Group(*parts, Text(" ".join(table.caption), style="dim"))
+
+
+RENDERERS = {"md": to_markdown, "csv": to_csv}
+
+
+def write_tables(tables: Sequence[Table], folder: Path, formats: Iterable[str] = tuple(RENDERERS)) -> list[Path]:
+    """Write every table in every format below `folder`; returns the files. Equal tables make equal bytes.
+
+    Raises:
+        KdsegError: a format that there is not, two tables of one name, or a file that cannot be written.
+    """
+    chosen = list(formats)
+    names = [table.name for table in tables]
+    for name in chosen:
+        if name not in RENDERERS:
+            raise unknown("format", name, RENDERERS)
+    if len(set(names)) < len(names):
+        raise KdsegError(f"{folder}: two tables of one name ({', '.join(names)}) would overwrite each other")
+    _make(folder)
+    files = [(folder / f"{table.name}.{name}", RENDERERS[name](table)) for table in tables for name in chosen]
+    for file, text in files:
+        write_bytes(file, text.encode())
+    return [file for file, _ in files]
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise KdsegError(f"{folder}: cannot be made: {error.strerror or error}") from None
+
+
+def _marks(table: Table) -> dict[str, str]:
+    """Footnote -> its mark, in reading order: a, b, …, z, aa, ab, …"""
+    notes = dict.fromkeys(
+        note for section in table.sections for row in section.rows for cell in row for note in cell.notes
+    )
+    return dict(zip(notes, _letters(), strict=False))
+
+
+def _letters() -> Iterator[str]:
+    yield from LETTERS
+    for prefix in _letters():
+        for letter in LETTERS:
+            yield prefix + letter
+
+
+def _markdown_cell(cell: Cell, marks: dict[str, str]) -> str:
+    text = _escape(cell.text)
+    text = f"**{text}**" if cell.bold else text
+    return text + (f"<sup>{','.join(marks[note] for note in cell.notes)}</sup>" if cell.notes else "")
+
+
+def _escape(text: str) -> str:
+    """Text that Markdown shows as it is, in a table cell too."""
+    text = html.escape(" ".join(text.split()), quote=False)
+    for sign in "\\|*_`[]~":
+        text = text.replace(sign, f"\\{sign}")
+    return text
+
+
+def _csv_field(value: Any) -> str:
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    return repr(value) if isinstance(value, float) else str(value)
+
+
+def _terminal_section(columns: Sequence[str], rows: Sequence[Sequence[Cell]], marks: dict[str, str]) -> Any:
+    from rich import box
+    from rich.table import Table as RichTable
+    from rich.text import Text
+
+    made = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
+    for place, name in enumerate(columns):
+        made.add_column(name, justify="right" if place else "left", overflow="fold", min_width=len(name.split()[0]))
+    for row in rows:
+        texts = []
+        for cell in row:
+            text = Text(cell.text, style="bold" if cell.bold else "")
+            texts.append(text.append(",".join(marks[note] for note in cell.notes).translate(SUPERSCRIPTS)))
+        made.add_row(*texts)
+    return made

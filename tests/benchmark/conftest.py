@@ -1,0 +1,96 @@
+"""A small world to train in: the drawn set with few scenes, tiny networks, and fake methods."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from benchmark import definitions, registry
+from benchmark.networks import network
+from benchmark.plan import method_setting
+from benchmark.runs import Execution, Job, Run, TeacherSource, make_run
+from benchmark.store import Record, RunDirectory, read_areas
+from benchmark.trainer import train_job
+
+torch.set_num_threads(1)
+
+FAKES = ("noisy", "poison")
+SMALL = {"data.iterations": 4, "data.crop": [48, 64], "data.batch": 2}
+
+
+@dataclass(frozen=True)
+class World:
+    """Plans and trains runs below a folder."""
+
+    folder: Path
+
+    def run(self, method="student", model="deeplabv3_tiny", teacher=None, seed=0, hyper=None, **overrides) -> Run:
+        changes = SMALL | {key.replace("_", ".", 1): value for key, value in overrides.items()}
+        return make_run(
+            definitions.dataset("drawn"), definitions.protocol("demo"), network(model), method_setting(method, hyper or {}),
+            seed=seed, teacher=teacher, overrides=changes,
+        )  # fmt: skip
+
+    def job(self, runs, place="work", **execution) -> Job:
+        return Job(
+            runs=tuple(runs), work_dir=str(self.folder / place), execution=Execution(device="cpu", **execution)
+        )  # fmt: skip
+
+    def train(self, runs, place="work", stop=None, **execution) -> list[str]:
+        return train_job(self.job(runs, place, **execution), *([stop] if stop else []))
+
+    def directory(self, run: Run, place="work") -> RunDirectory:
+        return RunDirectory(self.folder / place, run.id)
+
+    def record(self, run: Run, place="work") -> Record:
+        record = self.directory(run, place).record()
+        assert record is not None
+        return record
+
+    def equal(self, run: Run, place: str, other: str) -> bool:
+        """Whether two places hold equal records: result, areas, and the student's weights."""
+        ours, theirs = self.record(run, place), self.record(run, other)
+        areas = [read_areas(self.directory(run, where).path / "areas.npz") for where in (place, other)]
+        same_areas = areas[0][0] == areas[1][0] and np.array_equal(areas[0][1], areas[1][1])
+        return (
+            ours.result == theirs.result and ours.student_sha256 == theirs.student_sha256 and same_areas
+            and ours.areas_sha256 == theirs.areas_sha256
+        )  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def small_world(tmp_path_factory):
+    """The drawn set with 12 + 6 scenes, and the fake methods registered; for the whole session."""
+    patch = pytest.MonkeyPatch()
+    full = definitions.dataset("drawn")
+    counts = {"train": 12, "val": 6}
+    splits = {name: split.model_copy(update={"count": counts[name]}) for name, split in full.splits.items()}
+    small = full.model_copy(update={"splits": splits})
+    load, files = definitions.dataset, registry.method_files()
+    patch.setattr(definitions, "dataset", lambda name: small if name == "drawn" else load(name))
+    patch.setattr(registry, "method_files", lambda: files | {name: f"tests.benchmark.fakes.{name}" for name in FAKES})
+    yield World(tmp_path_factory.mktemp("world"))
+    patch.undo()
+
+
+@pytest.fixture(scope="session")
+def teacher(small_world):
+    """A teacher source whose run is finished in the place `work` (copy it to use another place)."""
+    run = small_world.run(model="segformer_tiny")
+    small_world.train([run])
+    return TeacherSource(model=run.model, kind="run", id=run.id)
+
+
+@pytest.fixture
+def world(small_world, teacher, tmp_path):
+    """A fresh folder with the teacher in every place that is used (`a`, `b`, `c`)."""
+    import shutil
+
+    fresh = World(tmp_path)
+    for place in ("a", "b", "c"):
+        shutil.copytree(small_world.folder / "work" / "runs" / teacher.id, tmp_path / place / "runs" / teacher.id)
+    return fresh

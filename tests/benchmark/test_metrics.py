@@ -1,0 +1,58 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from mmseg.evaluation import IoUMetric
+
+from benchmark.evaluation import count_areas
+from benchmark.metrics import scores
+from tests.golden.cases import cases
+
+
+def masks(classes):
+    shape = st.tuples(st.integers(1, 9), st.integers(1, 9))
+    return shape.flatmap(
+        lambda size: st.tuples(
+            st.lists(st.integers(0, classes - 1), min_size=size[0] * size[1], max_size=size[0] * size[1]),
+            st.lists(st.sampled_from([*range(classes), 255]), min_size=size[0] * size[1], max_size=size[0] * size[1]),
+        ).map(lambda pair: tuple(torch.tensor(values).reshape(size) for values in pair))
+    )
+
+
+@given(masks(5))
+def test_areas_equal_those_of_mmseg(pair):
+    prediction, label = pair
+    expected = torch.stack(IoUMetric.intersect_and_union(prediction, label, 5, 255)).long()
+    assert torch.equal(count_areas(prediction, label, 5), expected)
+
+
+@given(masks(4))
+def test_a_perfect_prediction_scores_100_and_only_present_classes_count(pair):
+    _, label = pair
+    perfect = scores(count_areas(label.where(label != 255, 0), label, 4).numpy())
+    if (label != 255).any():
+        assert perfect.miou == perfect.aacc == 100
+        assert (~np.isnan(perfect.iou)).sum() == len(set(label[label != 255].tolist()))
+    else:
+        assert np.isnan(perfect.miou)
+
+
+def test_absent_but_predicted_counts_as_zero_and_absent_from_both_is_left_out():
+    areas = count_areas(torch.tensor([[0, 0, 1, 2]]), torch.tensor([[0, 0, 1, 1]]), 4).numpy()
+    found = scores(areas)
+    assert found.iou[:3].tolist() == [100, 50, 0] and np.isnan(found.iou[3])
+    assert found.miou == 50
+    assert scores(areas, "cirkd").miou == 37.5
+
+
+@pytest.mark.parametrize("case", cases("metric.miou"))
+def test_both_conventions_equal_the_reference(case):
+    classes = case.hyper["num_classes"]
+    pairs = zip(case.tensor("pred").flatten(0, 1), case.tensor("label").flatten(0, 1), strict=True)
+    areas = np.stack([count_areas(prediction, label, classes).numpy() for prediction, label in pairs])
+    expected = case.expected
+    assert scores(areas, "cirkd").miou / 100 == pytest.approx(float(expected["out.miou_released"]), abs=1e-6)
+    assert scores(areas).miou / 100 == pytest.approx(float(expected["out.miou_nanmean"]), abs=1e-6)
+    np.testing.assert_allclose(scores(areas).iou / 100, expected["out.iou_nan"], atol=1e-6)
+    np.testing.assert_array_equal(areas.sum(0)[0], expected["out.total_inter"])

@@ -1,0 +1,115 @@
+from pathlib import Path
+
+import pytest
+
+from benchmark.errors import KdsegError
+from benchmark.files import file_sha256
+from benchmark.plan import Sweep, check_on_protocol, cohorts, find_weights, load_sweep, method_setting, plan_sweep
+from benchmark.runs import Execution
+
+SWEEP = {
+    "name": "test", "dataset": "drawn", "protocol": "demo", "seeds": (0, 1),
+    "pairs": ({"teacher": "segformer_mit_b0", "student": "deeplabv3_mbv2"},),
+    "methods": ("student", "kd", {"name": "heteroakd", "lambda2": [1.0, 10.0]}),
+}  # fmt: skip
+ROOT = Path(__file__).parents[2]
+
+
+def plan(**changes):
+    return plan_sweep(Sweep(**(SWEEP | changes)))
+
+
+def jobs(made, size=64):
+    return cohorts(made, Path("work"), None, Execution(), size)
+
+
+def test_a_sweep_is_the_teacher_and_the_product_of_methods_and_seeds():
+    runs = plan().manifest.runs
+    assert [run.model for run in runs].count("segformer_mit_b0") == 1
+    assert len(runs) == 1 + 2 * 4 and len({run.id for run in runs}) == len(runs)
+    assert {run.method.hyper["lambda2"] for run in runs if run.method.name == "heteroakd"} == {1.0, 10.0}
+
+
+def test_the_student_alone_is_planned_once_however_many_teachers_there_are():
+    pairs = [{"teacher": t, "student": "deeplabv3_mbv2"} for t in ("segformer_mit_b0", "deeplabv3_r18")]
+    runs = plan(pairs=pairs).manifest.runs
+    alone = [run for run in runs if run.model == "deeplabv3_mbv2" and run.teacher is None]
+    assert len(alone) == 2
+    assert len([run for run in runs if run.method.name == "kd"]) == 4
+
+
+def test_jobs_are_the_teacher_and_one_cohort_per_seed():
+    found = jobs(plan())
+    assert [len(job.runs) for job in found] == [1, 4, 4]
+    assert found[0].runs[0].id == found[1].teacher.id == found[2].teacher.id
+    assert {run.seed for run in found[1].runs} == {0}
+
+
+def test_cohorts_can_be_cut_and_keep_every_run_once():
+    found = jobs(plan(), size=1)
+    assert all(len(job.runs) == 1 for job in found)
+    assert sorted(run.id for job in found for run in job.runs) == sorted(run.id for run in plan().manifest.runs)
+
+
+def test_a_setting_named_twice_is_planned_once():
+    assert len(plan(methods=("kd", {"name": "kd", "tau": [1.0, 1]})).manifest.runs) == 1 + 2
+
+
+def test_initial_weights_are_named_by_content(tmp_path):
+    file = tmp_path / "weights.pth"
+    file.write_bytes(b"abc")
+    made = plan_sweep(Sweep(**SWEEP, weights={"deeplabv3_mbv2": "weights.pth"}), tmp_path)
+    students = [run for run in made.manifest.runs if run.model == "deeplabv3_mbv2"]
+    assert {run.weights for run in students} == {file_sha256(file)}
+    assert made.files == {file_sha256(file): str(file)}
+
+
+def test_a_missing_weight_file_says_where_it_was_looked_for(tmp_path, monkeypatch):
+    monkeypatch.setenv("KDSEG_WEIGHTS", "elsewhere")
+    with pytest.raises(KdsegError, match=r"weights w\.pth: no such file \(looked at w\.pth, .*, elsewhere/w\.pth\)"):
+        find_weights("w.pth", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        ({"methods": ("kdd",)}, "unknown method 'kdd'; did you mean kd or skd?"),
+        ({"methods": ({"name": "kd", "taau": 1},)}, "method kd: unknown key 'taau'; did you mean tau?"),
+        ({"methods": ({"name": "kd", "tau": -1.0},)}, "method kd: tau: Input should be greater than 0, got -1.0"),
+        ({"methods": ({"tau": 1.0},)}, "sweep test: methods: {'tau': 1.0} has no name; write `name: kd`"),
+        ({"dataset": "drown"}, "unknown dataset 'drown'; did you mean drawn?"),
+        ({"pairs": ({"teacher": "segformer_b0", "student": "deeplabv3_mbv2"},)}, "unknown model 'segformer_b0'"),
+    ],
+)
+def test_impossible_sweeps_are_one_clear_line(changes, line):
+    with pytest.raises(KdsegError) as error:
+        plan(**changes)
+    assert str(error.value).startswith(line)
+
+
+def test_unknown_keys_of_a_sweep_file_are_errors(tmp_path):
+    file = tmp_path / "s.yaml"
+    file.write_text("name: a\ndataset: drawn\nprotocol: demo\npairs: []\nmethods: []\nseed: [0]\n")
+    with pytest.raises(KdsegError, match=r"s\.yaml: unknown key 'seed'; did you mean seeds?"):
+        load_sweep(file)
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "slurm" / "sweeps").glob("*.yaml")), ids=lambda file: file.stem)
+def test_every_shipped_sweep_can_be_planned_and_is_named_like_its_file(file):
+    sweep = load_sweep(file)
+    assert sweep.name == file.stem
+    assert len(file.read_text().splitlines()) <= 40
+    assert jobs(plan_sweep(sweep.model_copy(update={"weights": {}})))
+
+
+def test_another_effective_batch_needs_to_be_allowed():
+    with pytest.raises(KdsegError, match="--allow-off-protocol"):
+        check_on_protocol({"data.batch": 4}, allowed=False)
+    check_on_protocol({"data.batch": 4}, allowed=True)
+    check_on_protocol({"optim.lr": 4}, allowed=False)
+
+
+def test_settings_are_called_by_what_differs():
+    assert method_setting("heteroakd", {}).variant == "HeteroAKD"
+    assert method_setting("heteroakd", {"lambda2": 10.0}).variant == "HeteroAKD (lambda2=10.0)"
+    assert "control" in method_setting("heteroakd", {"lambda1": 0.0, "lambda2": 0.0}).variant
