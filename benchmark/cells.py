@@ -1,4 +1,4 @@
-"""What a table is made of: pairs of networks, and per pair one entry a method setting, with the statistics of its seeds.
+"""What a table is made of: pairs of networks, and per pair one entry a method setting, with its seeds' statistics.
 
 An entry with a hole has no mean: its seeds stand for themselves, and `holes` says what is missing.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from benchmark.frame import SKIPPED, STUDENT
@@ -29,12 +29,14 @@ class Entry:
     """One method setting on one pair. mIoU in percent, Δ in points, `iteration_s` in seconds as a single run.
 
     Attributes:
+        key: the `cell_key` of its rows.
         role: `teacher`, `student` (alone) or `method`.
         seeds: those expected; `mious` and `deltas` are in their order, None where there is a hole.
         holes, delta_holes: why, one text a hole; an entry that is skipped as a whole has one hole and no seeds.
         commits: of the code, with `+` if it had uncommitted changes.
     """
 
+    key: str
     role: str
     label: str
     method: str
@@ -63,7 +65,7 @@ class Entry:
     @property
     def delta(self) -> Summary | None:
         """Of the paired Δ over all expected seeds; None if there is a hole, and for teacher and student."""
-        return None if self.role != "method" or self.delta_holes or not self.deltas else summary(self.deltas)
+        return None if self.role != "method" or self.holes or None in self.deltas else summary(self.deltas)
 
 
 @dataclass(frozen=True)
@@ -152,6 +154,7 @@ def _entry(cell: Rows, expected: Iterable[int]) -> Entry:
     done = [row for row in cell if row["miou_last"] == row["miou_last"]]
     times = [row["iteration_s"] for row in done]
     return Entry(
+        key=first["cell_key"],
         role="student" if student else "method",
         label="Student alone" if student else first["variant"],
         method=first["method"],
@@ -179,8 +182,9 @@ def _teacher(taught: dict[str, Any], rows: Rows) -> Entry:
         imported = taught["teacher_kind"] == "checkpoint"
         why = "a checkpoint, not evaluated here" if imported else "its run is not among the records"
         made = _entry([taught | {"outcome": SKIPPED, "reason": f"teacher {taught['teacher_id']}: {why}"}], ())
-    replaced = {"role": "teacher", "label": label, "method": "", "variant": "", "deltas": (), "delta_holes": ()}
-    return Entry(**(vars(made) | replaced | {"extra_parameters": None}))
+    return replace(
+        made, role="teacher", label=label, method="", variant="", deltas=(), delta_holes=(), extra_parameters=None
+    )
 
 
 def _distinct(entries: Iterable[Entry]) -> list[Entry]:
@@ -188,7 +192,7 @@ def _distinct(entries: Iterable[Entry]) -> list[Entry]:
     found = list(entries)
     labels = [entry.label for entry in found]
     return [
-        Entry(**(vars(entry) | {"label": f"{entry.label} [version {entry.version}]"}))
+        replace(entry, label=f"{entry.label} [version {entry.version}, {entry.key[:6]}]")
         if labels.count(entry.label) > 1 and entry.version is not None
         else entry
         for entry in found

@@ -79,19 +79,19 @@ def _first_fault(kind: type[BaseModel], error: ValidationError, where: str) -> K
     if fault["type"] == "extra_forbidden":
         *parents, key = fault["loc"]
         fields = _fields_at(kind, parents)
-        if fields:
+        if fields is not None:
             return unknown("key", key, fields, where + ("." + ".".join(map(str, parents)) if parents else ""))
     got = "" if fault["type"] == "missing" else f", got {fault['input']!r}"[:120]
     return KdsegError(f"{where}: {path or 'content'}: {fault['msg']}{got}")
 
 
-def _fields_at(kind: Any, path: list[Any]) -> list[str]:
-    """The field names that are allowed at `path` inside `kind` (empty where that is not a `Frozen`)."""
+def _fields_at(kind: Any, path: list[Any]) -> list[str] | None:
+    """The field names that are allowed at `path` inside `kind` (None where that is not a `Frozen`)."""
     for part in path:
         if isinstance(kind, type) and issubclass(kind, BaseModel) and part in kind.model_fields:
             kind = kind.model_fields[part].annotation
         kind = next((k for k in _inner_models(kind)), kind)
-    return list(kind.model_fields) if isinstance(kind, type) and issubclass(kind, BaseModel) else []
+    return list(kind.model_fields) if isinstance(kind, type) and issubclass(kind, BaseModel) else None
 
 
 def _inner_models(annotation: Any) -> list[type[BaseModel]]:

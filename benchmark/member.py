@@ -171,8 +171,13 @@ class Member:
         checkpoints.save(self.directory.path / f"resume_{self.iteration}.pth", state)
         self.directory.prune_resume_files()
 
-    def load_resume(self, iteration: int) -> None:
-        """Go on from a resume file."""
+    def start(self, iteration: int) -> None:
+        """Begin at an iteration: from a resume file, unless it is the first."""
+        self.directory.trim_scalars(iteration)
+        if iteration:
+            self._load_resume(iteration)
+
+    def _load_resume(self, iteration: int) -> None:
         file = self.directory.resume_files()[iteration]
         state = checkpoints.load(file)
         if state.get("run") != self.run.id:

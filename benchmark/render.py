@@ -12,13 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 from benchmark.errors import KdsegError, unknown
 from benchmark.files import write_bytes
-from benchmark.tables import Cell, Table
+from benchmark.tables import PER_SEED, Cell, Table
 
 if TYPE_CHECKING:
-    from rich.console import Group
+    from rich.console import Console, ConsoleOptions
 
 LETTERS = "abcdefghijklmnoprstuvwxyz"
 """What marks footnotes: every letter that has a superscript (q has none)."""
+NARROW = 100
+"""Columns of a terminal that the values per seed need beside all else."""
 SUPERSCRIPTS = str.maketrans(LETTERS, "ᵃᵇᶜᵈᵉᶠᵍʰⁱʲᵏˡᵐⁿᵒᵖʳˢᵗᵘᵛʷˣʸᶻ")
 
 
@@ -50,19 +52,34 @@ def to_csv(table: Table) -> str:
     return stream.getvalue()
 
 
-def to_terminal(table: Table) -> Group:
-    """A Rich renderable, to be printed on a console."""
-    from rich.console import Group
-    from rich.text import Text
+class TerminalTable:
+    """A Rich renderable; below `NARROW` columns it leaves out the values per seed, and says so."""
 
-    marks = _marks(table)
-    parts: list[Any] = [Text(table.title, style="bold underline")]
-    for section in table.sections:
-        parts += [Text(), Text(section.title, style="bold"), Text(section.setting, style="dim")]
-        parts.append(_terminal_section(table.columns, section.rows, marks))
-    parts.append(Text())
-    parts += [Text(f"{mark.translate(SUPERSCRIPTS)} {note}") for note, mark in marks.items()]
-    return Group(*parts, Text(" ".join(table.caption), style="dim"))
+    def __init__(self, table: Table) -> None:
+        self.table = table
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Any]:
+        """Heading and table per section, footnotes, caption."""
+        from rich.text import Text
+
+        table, marks = self.table, _marks(self.table)
+        left_out = {PER_SEED} if options.max_width < NARROW else set()
+        yield Text(table.title, style="bold underline")
+        for section in table.sections:
+            yield Text(f"\n{section.title}", style="bold")
+            yield Text(section.setting, style="dim")
+            yield _terminal_section(table.columns, section.rows, marks, left_out)
+        for note, mark in marks.items():
+            yield Text(f"{mark.translate(SUPERSCRIPTS)} {note}")
+        caption = [*table.caption, f"A terminal of {NARROW} columns shows the values per seed."][
+            : None if left_out else -1
+        ]
+        yield Text(("\n" if marks else "") + " ".join(caption), style="dim")
+
+
+def to_terminal(table: Table) -> TerminalTable:
+    """What `rich.console.Console.print` shows of a table."""
+    return TerminalTable(table)
 
 
 RENDERERS = {"md": to_markdown, "csv": to_csv}
@@ -130,17 +147,24 @@ def _csv_field(value: Any) -> str:
     return repr(value) if isinstance(value, float) else str(value)
 
 
-def _terminal_section(columns: Sequence[str], rows: Sequence[Sequence[Cell]], marks: dict[str, str]) -> Any:
+def _terminal_section(
+    columns: Sequence[str], rows: Sequence[Sequence[Cell]], marks: dict[str, str], left_out: set[str]
+) -> Any:
     from rich import box
     from rich.table import Table as RichTable
     from rich.text import Text
 
-    made = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
-    for place, name in enumerate(columns):
-        made.add_column(name, justify="right" if place else "left", overflow="fold", min_width=len(name.split()[0]))
+    made = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    shown = [place for place, name in enumerate(columns) if name not in left_out]
+    for place in shown:
+        # Names may be folded, in cells and in the head; numbers may not.
+        width = max([*(len(word) for word in columns[place].split()), *(len(row[place].text) for row in rows)])
+        made.add_column(
+            columns[place], justify="right" if place else "left", min_width=width if place else 16, overflow="fold"
+        )
     for row in rows:
         texts = []
-        for cell in row:
+        for cell in (row[place] for place in shown):
             text = Text(cell.text, style="bold" if cell.bold else "")
             texts.append(text.append(",".join(marks[note] for note in cell.notes).translate(SUPERSCRIPTS)))
         made.add_row(*texts)

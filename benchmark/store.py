@@ -14,6 +14,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import io
+import json
 import os
 import socket
 import time
@@ -206,6 +207,14 @@ class RunDirectory:
         """Keep the two newest generations."""
         for iteration in list(self.resume_files())[:-2]:
             self.resume_files()[iteration].unlink()
+
+    def trim_scalars(self, iteration: int) -> None:
+        """Drop the lines of `scalars.jsonl` after an iteration: a killed attempt wrote them, and they come again."""
+        file = self.path / "scalars.jsonl"
+        if file.exists():
+            lines = [line for line in file.read_text().splitlines() if line.endswith("}")]
+            kept = [line for line in lines if json.loads(line)["iteration"] <= iteration]
+            write_bytes(file, "".join(line + "\n" for line in kept).encode())
 
     @contextmanager
     def lock(self) -> Iterator[None]:

@@ -19,7 +19,8 @@ MISSING = "–"
 ENOUGH = 3
 """With fewer seeds than this, no conclusion is drawn."""
 
-COLUMNS = ("Method", "mIoU (%)", "mIoU per seed", "Δ (points)", "n", "Extra parameters", "s/iteration")
+PER_SEED = "mIoU per seed"
+COLUMNS = ("Method", "mIoU (%)", PER_SEED, "Δ (points)", "n", "Extra parameters", "s/iteration")
 
 
 @dataclass(frozen=True)
@@ -105,8 +106,8 @@ def _rows(pair: PairEntries) -> tuple[tuple[Cell, ...], ...]:
     full = [e for e in pair.entries if e.role != "teacher" and e.seeds == pair.seeds and e.miou]
     # What reads as equal is a tie.
     best = max((number(entry.miou.mean) for entry in full), key=float, default=None)
-    bold = {entry.label for entry in full if len(full) > 1 and number(entry.miou.mean) == best}
-    return tuple(_row(entry, pair, entry.label in bold) for entry in pair.entries)
+    bold = {entry.key for entry in full if len(full) > 1 and number(entry.miou.mean) == best}
+    return tuple(_row(entry, pair, entry.role != "teacher" and entry.key in bold) for entry in pair.entries)
 
 
 def _row(entry: Entry, pair: PairEntries, bold: bool) -> tuple[Cell, ...]:
@@ -167,10 +168,10 @@ def _seeds(seeds: tuple[int, ...]) -> str:
 def _caption(found: list[PairEntries]) -> Iterable[str]:
     entries = [entry for pair in found for entry in pair.entries]
     students = [entry for entry in entries if entry.role != "teacher"]
-    counts = [entry.n for entry in students]
+    counts = [entry.n for entry in students if entry.n]
     yield (
-        "mIoU of the last iteration on the validation images, in percent, by mmseg's convention: a class is left out of "
-        "the mean only if its union is empty."
+        "mIoU of the last iteration on the validation images, in percent, by mmseg's convention: a class is left out "
+        "of the mean only if its union is empty."
     )
     yield (
         "± after an mIoU is the sample standard deviation (ddof = 1) over the n seeds; ± after a Δ is that of the n "

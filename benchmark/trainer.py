@@ -9,7 +9,7 @@ from __future__ import annotations
 import resource
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
@@ -28,7 +28,8 @@ from benchmark.method import Taps
 from benchmark.networks import network
 from benchmark.provenance import code_version, provenance
 from benchmark.randomness import stream
-from benchmark.runs import Job, Run, TeacherSource, cohort_key, resolve_recipe
+from benchmark.registry import method_class
+from benchmark.runs import HARNESS, Job, Run, TeacherSource, cohort_key, resolve_recipe
 from benchmark.store import Cost, Record, RunDirectory, State, write_areas
 from benchmark.toolbox import checkpoints
 from benchmark.toolbox.data import train_batches, train_dataset, val_dataset
@@ -36,7 +37,9 @@ from benchmark.toolbox.networks import build_network
 from benchmark.toolbox.segmentation import Batch, Preprocessor
 
 HEARTBEAT_S = 2.0
+CONSOLE_S = 15.0
 LOG_INTERVAL = 10
+"""Iterations between two lines of `scalars.jsonl`."""
 
 
 class Interrupted(Exception):
@@ -97,15 +100,16 @@ class Cohort:
         code_version()  # now, not at the end: the code that runs is the code that was read
         self.iteration = iteration
         _check_agreement(runs)
+        for run in runs:
+            _check_current(run)
         definition = definitions.dataset(runs[0].dataset)
         root = Path(job.data_root) if job.data_root else None
         work_dir = Path(job.work_dir)
         self.classes = len(definition.classes)
         self.teacher, self.teacher_file, self.teacher_norm = _load_teacher(job, self.classes, device)
         self.members = [Member(run, RunDirectory(work_dir, run.id), device, job.files) for run in runs]
-        if iteration:
-            for member in self.members:
-                member.load_resume(iteration)
+        for member in self.members:
+            member.start(iteration)
         recipe = self.members[0].recipe.data
         self.recipe, self.seed = recipe, runs[0].seed
         self.train_set = train_dataset(definition, recipe, root, self.seed)
@@ -117,7 +121,7 @@ class Cohort:
         self.teacher_seconds: list[float] = []
         self.data_seconds: list[float] = []
         self.failures: list[str] = []
-        self.beaten = 0.0
+        self.beaten, self.said = 0.0, time.perf_counter()
 
     @property
     def alive(self) -> list[Member]:
@@ -142,22 +146,34 @@ class Cohort:
 
     def _loop(self) -> None:
         self._heartbeat(force=True)
-        if self.iteration >= self.recipe.iterations:
-            self._evaluate(self.alive)
-            return
-        preprocessors = {norm: Preprocessor(norm, self.recipe.crop, self.device) for norm in self.normalisations}
-        batches = train_batches(self.train_set, self.recipe.batch, self.iteration, self.job.execution.workers)
-        while self.iteration < self.recipe.iterations and self.alive:
-            start = time.perf_counter()
-            raw = next(batches)
-            batch = {norm: preprocessor.train(raw) for norm, preprocessor in preprocessors.items()}
-            data_done = time.perf_counter()
-            teacher = self._teach(batch)
-            self.teacher_seconds.append(time.perf_counter() - data_done)
-            self.data_seconds.append(data_done - start)
-            self._step_all(batch, teacher)
+        for batches in self.batches():
+            self._step_all(batches, self.teach(batches))
             self.iteration += 1
             self._after_iteration()
+            if self.iteration >= self.recipe.iterations or not self.alive:
+                break
+
+    def batches(self) -> Iterator[dict[Normalisation, Batch]]:
+        """Endless training batches from the current iteration on, once per normalisation that is asked for."""
+        preprocessors = {norm: Preprocessor(norm, self.recipe.crop, self.device) for norm in self.normalisations}
+        raw = train_batches(self.train_set, self.recipe.batch, self.iteration, self.job.execution.workers)
+        while True:
+            start = time.perf_counter()
+            loaded = next(raw)
+            batches = {norm: preprocessor.train(loaded) for norm, preprocessor in preprocessors.items()}
+            self.data_seconds.append(time.perf_counter() - start)
+            yield batches
+
+    def teach(self, batches: dict[Normalisation, Batch]) -> dict[str, Tensor]:
+        """The teacher's taps for a batch: all that any member asks for."""
+        if self.teacher is None or self.teacher_norm is None or not self.taps:
+            self.teacher_seconds.append(0.0)
+            return {}
+        start = time.perf_counter()
+        with stream(self.seed, "teacher", self.iteration):
+            taps = teacher_taps(self.teacher, batches[self.teacher_norm].inputs, self.taps)
+        self.teacher_seconds.append(time.perf_counter() - start)
+        return taps
 
     def _step_all(self, batches: dict[Normalisation, Batch], teacher: Taps) -> None:
         shared = [tensor for batch in batches.values() for tensor in (batch.inputs, batch.target)] + list(
@@ -178,12 +194,6 @@ class Cohort:
             if member.divergence:
                 self._finish(member)
 
-    def _teach(self, batches: dict[Normalisation, Batch]) -> dict[str, Tensor]:
-        if self.teacher is None or self.teacher_norm is None or not self.taps:
-            return {}
-        with stream(self.seed, "teacher", self.iteration):
-            return teacher_taps(self.teacher, batches[self.teacher_norm].inputs, self.taps)
-
     def _after_iteration(self) -> None:
         last = self.iteration >= self.recipe.iterations
         if self.iteration % LOG_INTERVAL == 0 or last:
@@ -198,6 +208,7 @@ class Cohort:
         if stopping:
             raise Interrupted
         self._heartbeat()
+        self._say()
 
     def _prepare(self, member: Member) -> None:
         """The method's own first stage, on the frozen teacher (a resumed run has it in its state already)."""
@@ -242,6 +253,19 @@ class Cohort:
             member.directory.write_status(
                 State.RUNNING, self.iteration, self.recipe.iterations, seconds_per_iteration=seconds
             )
+
+    def _say(self) -> None:
+        """Now and then a line with one short field per run."""
+        seconds = self._seconds_per_iteration()
+        if time.perf_counter() - self.said < CONSOLE_S or seconds is None:
+            return
+        self.said = time.perf_counter()
+        losses = "  ".join(f"{m.run.method.name} {float(sum(m.losses.values())):.3f}" for m in self.alive)
+        eta = seconds * (self.recipe.iterations - self.iteration)
+        print(
+            f"iteration {self.iteration}/{self.recipe.iterations}  {seconds:.2f} s/it  ETA {eta:.0f} s  loss: {losses}",
+            flush=True,
+        )
 
     def _seconds_per_iteration(self) -> float | None:
         """Of the whole cohort, lately."""
@@ -329,6 +353,21 @@ def _check_agreement(runs: Sequence[Run]) -> None:
         raise KdsegError(
             "job: its runs differ in dataset, data recipe, precision, seed or teacher; they cannot train together"
         )
+
+
+def _check_current(run: Run) -> None:
+    """Refuse a run that was planned with definitions or versions that are no longer these."""
+    planned = (run.dataset_hash, run.protocol_hash, run.method.version, run.harness)
+    now = (
+        definitions.definition_hash(definitions.dataset(run.dataset)),
+        definitions.definition_hash(definitions.protocol(run.protocol)),
+        method_class(run.method.name).version,
+        HARNESS,
+    )
+    names = ("data set", "protocol", "method version", "harness version")
+    changed = [name for name, before, after in zip(names, planned, now, strict=True) if before != after]
+    if changed:
+        raise KdsegError(f"run {run.id}: its {' and '.join(changed)} changed since it was planned; plan it again")
 
 
 def _load_teacher(

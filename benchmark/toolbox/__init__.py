@@ -1,6 +1,6 @@
 """Everything that touches mmengine and mmseg, and the embedded data set.
 
-Importing it imports both, without the lines that they print about parts we do not use.
+Importing it registers mmseg's parts, without the lines that it prints about those we do not use.
 """
 
 import logging
@@ -10,8 +10,10 @@ from io import StringIO
 
 with redirect_stdout(StringIO()), warnings.catch_warnings():
     warnings.simplefilter("ignore")
-    import mmseg.datasets
-    import mmseg.models  # noqa: F401
     from mmengine.logging import MMLogger
+    from mmseg.utils import register_all_modules
 
+    register_all_modules()
+
+# mmengine's own log is a line per initialised parameter
 MMLogger.get_instance("kdseg", log_level=logging.WARNING)

@@ -8,7 +8,8 @@ shape and texture, so a network gains from more capacity and a wider view. Perso
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import lru_cache, partial
 
 import cv2
 import numpy as np
@@ -42,7 +43,7 @@ SIZE = (96, 128)
 COUNTS = {"train": 300, "val": 80}
 """Scenes per split."""
 
-Colour = np.ndarray
+Colour = np.ndarray | tuple[float, ...]
 Point = tuple[float, float]
 
 _MOODS = (  # sky above, sky at the horizon, light, fog
@@ -55,6 +56,7 @@ _MOODS = (  # sky above, sky at the horizon, light, fog
 _GREENS = ((74, 124, 52), (104, 140, 60), (52, 100, 58), (150, 150, 70), (178, 122, 52))
 _WALLS = ((120, 120, 124), (206, 198, 184), (176, 108, 84), (200, 172, 120), (150, 164, 176), (128, 144, 106))
 _ROOFS = ((140, 70, 52), (84, 78, 84), (104, 92, 80))
+_ASPHALTS = ((112, 112, 116), (132, 128, 122), (92, 92, 98))
 _PAINTS = ((190, 48, 44), (44, 88, 160), (228, 228, 226), (50, 52, 58), (118, 120, 124), (70, 118, 70), (222, 174, 60))
 _COATS = ((214, 60, 70), (240, 190, 60), (44, 150, 160), (190, 80, 160), (70, 90, 190), (236, 232, 226))
 
@@ -65,14 +67,17 @@ _TEXTURE = np.array(  # how much grain, blotches and streaks each class shows, o
 )
 
 
+@lru_cache(maxsize=sum(COUNTS.values()))
 def draw_scene(split: str, index: int) -> tuple[np.ndarray, np.ndarray]:
     """Draw scene `index` of `split`.
 
     Returns:
-        The RGB picture (H, W, 3) and its labels (H, W), both uint8; 255 is void.
+        The RGB picture (H, W, 3) and its labels (H, W), both uint8 and read-only; 255 is void.
     """
     key = np.array([VERSION << 32 | list(COUNTS).index(split), index], np.uint64)
-    return _Scene(np.random.Generator(np.random.Philox(key=key))).draw()
+    image, labels = _Scene(np.random.Generator(np.random.Philox(key=key))).draw()
+    image.flags.writeable = labels.flags.writeable = False
+    return image, labels
 
 
 class _Scene:
@@ -115,251 +120,224 @@ class _Scene:
             (self._billboard, 1, 0.2, 0.5),
         ):
             things += [(s, draw) for s in self.rng.uniform(far, near, self.rng.integers(most + 1))]
-        things += self._line_of(self._mast, 4, chance=0.6) + self._line_of(self._fence, 9, chance=0.4)
+        things += self._row(self._mast, 4, chance=0.6) + self._row(self._fence, 9, chance=0.4)
         for s, draw in sorted(things, key=lambda thing: thing[0]):
             draw(s)
         if self.rng.random() < 0.25:
             self._bonnet()
         return self._photograph(), self.labels
 
-    # Strokes -----------------------------------------------------------------------------------------------------
+    # Strokes: on the ground plane, in metres ----------------------------------------------------------------------
 
     def at(self, x: float, s: float, y: float = 0.0) -> Point:
         """The pixel `y` metres above the ground point (`x`, `s`)."""
-        h, _ = SIZE
         far, near = self.middle
         middle = far + (near - far) * s + self.bend * s * (1 - s)
-        return middle + x * self.scale(s), self.horizon + s * (h - self.horizon) - y * self.scale(s)
+        return middle + x * self.scale(s), self.horizon + s * (SIZE[0] - self.horizon) - y * self.scale(s)
 
     def scale(self, s: float) -> float:
         """Pixels per metre at nearness `s`."""
         return s * (SIZE[0] - self.horizon) / self.eye
 
-    def lit(self, colour: Colour | tuple[int, ...], s: float, shade: float = 1.0) -> tuple[float, ...]:
+    def lit(self, colour: Colour, s: float, shade: float = 1.0) -> tuple[float, ...]:
         """`colour` in the light of this scene, and in its haze where it is far."""
         haze = self.fog * max(0.0, 1 - s / 0.7) ** 2
         return tuple(np.clip(np.multiply(colour, self.light) * shade * (1 - haze) + self.below * haze, 0, 255))
 
-    def polygon(self, points: list[Point], colour: tuple[float, ...], label: int | None = None) -> None:
-        """Fill a polygon; without a label only in the picture."""
-        corners = np.rint(points).astype(np.int32)
-        cv2.fillPoly(self.image, [corners], colour)
+    def fill(self, pixels: Sequence[Point], colour: Colour, label: int | None = None) -> None:
+        """Fill a polygon of pixels; without a label in the picture only."""
+        corners = np.rint(pixels).astype(np.int32)
+        cv2.fillPoly(self.image, [corners], tuple(colour))
         if label is not None:
             cv2.fillPoly(self.labels, [corners], label)
 
-    def box(self, low: Point, high: Point, colour: tuple[float, ...], label: int | None = None) -> None:
-        """Fill an upright rectangle."""
-        self.polygon([low, (high[0], low[1]), high, (low[0], high[1])], colour, label)
-
-    def disc(self, centre: Point, axes: Point, colour: tuple[float, ...], label: int | None = None) -> None:
-        """Fill an ellipse."""
-        middle, radii = np.rint(centre).astype(int).tolist(), np.maximum(np.rint(axes), 1).astype(int).tolist()
-        cv2.ellipse(self.image, middle, radii, 0, 0, 360, colour, -1)
-        if label is not None:
-            cv2.ellipse(self.labels, middle, radii, 0, 0, 360, label, -1)
-
-    def stroke(
-        self, p: Point, q: Point, metres: float, s: float, colour: tuple[float, ...], label: int | None = None
+    def shape(
+        self, s: float, points: Sequence[Point], colour: Colour, label: int | None = None, shade: float = 1
     ) -> None:
-        """Draw a line of some width in metres, one pixel at least."""
-        ends = [np.rint(end).astype(int).tolist() for end in (p, q)]
-        width = max(1, round(metres * self.scale(s)))
-        cv2.line(self.image, *ends, colour, width)
+        """Fill an upright polygon of points (x, y) that faces us."""
+        self.fill([self.at(x, s, y) for x, y in points], self.lit(colour, s, shade), label)
+
+    def box(self, s: float, x: Point, y: Point, colour: Colour, label: int | None = None, shade: float = 1) -> None:
+        """Fill an upright rectangle that faces us."""
+        self.shape(s, [(x[0], y[0]), (x[1], y[0]), (x[1], y[1]), (x[0], y[1])], colour, label, shade)
+
+    def ball(self, s: float, x: float, y: float, radii: Point, colour: Colour, label: int, shade: float = 1) -> None:
+        """Fill an ellipse that faces us."""
+        middle = np.rint(self.at(x, s, y)).astype(int).tolist()
+        axes = np.maximum(np.rint(np.multiply(radii, self.scale(s))), 1).astype(int).tolist()
+        cv2.ellipse(self.image, middle, axes, 0, 0, 360, self.lit(colour, s, shade), -1)
+        cv2.ellipse(self.labels, middle, axes, 0, 0, 360, label, -1)
+
+    def line(
+        self, s: float, p: Point, q: Point, wide: float, colour: Colour, label: int | None = None, to: float = 0
+    ) -> None:
+        """Draw a line from (x, y) at nearness `s` to another point, at nearness `to` if given; at least a pixel wide."""
+        ends = [np.rint(self.at(x, t, y)).astype(int).tolist() for (x, y), t in ((p, s), (q, to or s))]
+        width = max(1, round(wide * self.scale(s)))
+        cv2.line(self.image, *ends, self.lit(colour, s), width)
         if label is not None:
             cv2.line(self.labels, *ends, label, width)
 
-    def shadow(self, x: float, s: float, metres: float) -> None:
+    def shadow(self, s: float, x: float, radius: float) -> None:
         """Darken the ground below a thing."""
-        over = self.image.copy()
-        radii = (metres * self.scale(s), max(1.0, 0.25 * metres * self.scale(s)))
-        cv2.ellipse(
-            over, np.rint(self.at(x, s)).astype(int).tolist(), np.rint(radii).astype(int).tolist(), 0, 0, 360, 0, -1
-        )
-        self.image = cv2.addWeighted(self.image, 0.6, over, 0.4, 0)
+        mask = np.zeros(SIZE, np.uint8)
+        axes = np.maximum(np.rint(np.multiply((radius, radius / 4), self.scale(s))), 1).astype(int).tolist()
+        cv2.ellipse(mask, np.rint(self.at(x, s)).astype(int).tolist(), axes, 0, 0, 360, 1, -1)
+        self.image[mask > 0] = self.image[mask > 0] // 5 * 3
 
-    def pick(self, colours: tuple[tuple[int, ...], ...], spread: float = 14) -> Colour:
+    def pick(self, colours: Sequence[Colour], spread: float = 14) -> Colour:
         """One of `colours`, varied."""
         return np.add(colours[self.rng.integers(len(colours))], self.rng.uniform(-spread, spread, 3))
 
     def beside(self, least: float, most: float) -> float:
-        """A distance from the road on a side that is land."""
-        side = -self.sea or self.rng.choice([-1, 1])
-        return float(side * (self.half + self.rng.uniform(least, most)))
+        """A place between `least` and `most` metres from the road, on a side that is land."""
+        return float((-self.sea or self.rng.choice([-1, 1])) * (self.half + self.rng.uniform(least, most)))
 
-    # Things ------------------------------------------------------------------------------------------------------
+    # Backdrop -----------------------------------------------------------------------------------------------------
 
     def _sky(self) -> None:
         h, w = SIZE
-        self.image[:] = self._gradient(self.above, self.below, round(self.horizon))[:, None]
+        self.image[:] = self._gradient(self.above, self.below, self.horizon)[:, None]
         for _ in range(self.rng.integers(5)):
             x, y, r = self.rng.uniform((0, 0, 5), (w, 0.9 * self.horizon, 16))
             white = tuple(np.clip(self.below * self.rng.uniform(1.0, 1.2), 0, 255))
             for dx, dy in self.rng.uniform(-1, 1, (4, 2)):
-                self.disc((x + dx * r, y + dy * 2), (0.6 * r, 0.25 * r), white)
+                puff = [round(x + dx * r), round(y + dy * 2)], [round(0.6 * r), round(0.25 * r)]
+                cv2.ellipse(self.image, *puff, 0, 0, 360, white, -1)
 
-    def _gradient(self, start: Colour, end: Colour, rows: int) -> np.ndarray:
+    def _gradient(self, start: np.ndarray, end: np.ndarray, rows: float) -> np.ndarray:
         """The colour of every picture row: `start` to `end` over `rows`, then on with `end`."""
-        t = np.clip(np.arange(SIZE[0]) / max(rows, 1), 0, 1)[:, None]
+        t = np.clip(np.arange(SIZE[0]) / rows, 0, 1)[:, None]
         return np.clip(start + (end - start) * t, 0, 255).astype(np.uint8)
 
     def _hills(self) -> None:
-        w = SIZE[1]
+        xs = np.linspace(0, SIZE[1], 9)
         for ridge in range(self.rng.integers(3)):
-            heights = self.rng.uniform(0, 16 - 7 * ridge, 9)
-            tops = [(x, self.horizon - y) for x, y in zip(np.linspace(0, w, 9), heights, strict=True)]
-            green = self.lit(self.pick(_GREENS), 0.12 + 0.14 * ridge)
-            self.polygon([(0, self.horizon + 2), *tops, (w, self.horizon + 2)], green, TREE)
+            tops = self.horizon - self.rng.uniform(0, 16 - 7 * ridge, len(xs))
+            foot = [(SIZE[1], self.horizon + 2), (0, self.horizon + 2)]
+            self.fill([*zip(xs, tops, strict=True), *foot], self.lit(self.pick(_GREENS), 0.12 + 0.14 * ridge), TREE)
 
     def _ground(self) -> None:
         h, w = SIZE
         steps = np.linspace(0, 1.05, 14)
-        green = self.pick(_GREENS)
+        green, grey = self.pick(_GREENS), self.pick(_ASPHALTS, 8)
         for s in steps[:-1]:
-            self.box((0, self.at(0, s)[1]), (w, h), self.lit(green, s, 1.1), MEADOW)
+            y = self.at(0, s)[1]
+            self.fill([(0, y), (w, y), (w, h), (0, h)], self.lit(green, s, 1.1), MEADOW)
         if self.sea:
-            coast = [
-                self.at(self.sea * (self.shore + wave), s)
-                for s, wave in zip(steps, self.rng.uniform(-1, 1, 14), strict=True)
-            ]
-            mask = np.zeros(SIZE, np.uint8)
-            far = (self.sea * 9 * w, self.horizon)  # well outside: the border column is drawn, too
-            cv2.fillPoly(mask, [np.rint([*coast, (far[0], h), far]).astype(np.int32)], 1)
-            mirror = self._gradient(self.below, self.above, h)[:, None] * self.rng.uniform(0.75, 1.0)
-            self.image = np.where(mask[..., None] > 0, mirror.astype(np.uint8), self.image)
+            waves = self.rng.uniform(-1, 1, len(steps))
+            coast = [self.at(self.sea * (self.shore + wave), s) for s, wave in zip(steps, waves, strict=True)]
+            mask, out = np.zeros(SIZE, np.uint8), self.sea * 9 * w  # well outside, for a polygon's border is filled too
+            cv2.fillPoly(mask, [np.rint([*coast, (out, h), (out, self.horizon)]).astype(np.int32)], 1)
+            mirror = self._gradient(self.below, self.above, h) * self.rng.uniform(0.75, 1.0)
+            self.image = np.where(mask[..., None] > 0, mirror[:, None].astype(np.uint8), self.image)
             self.labels[mask > 0] = WATER
-        grey = self.pick(((112, 112, 116), (132, 128, 122), (92, 92, 98)), 8)
         left, right = ([self.at(side * self.half, s) for s in steps] for side in (-1, 1))
-        self.polygon(left + right[::-1], self.lit(grey, 0.8), ROAD)
+        self.fill(left + right[::-1], self.lit(grey, 0.8), ROAD)
         for s, t in zip(steps[1::2], steps[2::2], strict=False):  # lane marks
-            marks = [self.at(-0.1, s), self.at(0.1, s), self.at(0.1, t), self.at(-0.1, t)]
-            self.polygon(marks, self.lit((220, 220, 214), s))
+            mark = [self.at(-0.1, s), self.at(0.1, s), self.at(0.1, t), self.at(-0.1, t)]
+            self.fill(mark, self.lit((220, 220, 214), s))
+
+    # Things, at nearness `s` ----------------------------------------------------------------------------------------
 
     def _house(self, s: float) -> None:
         x, wide, high = self.beside(2, 16), self.rng.uniform(5, 11), self.rng.uniform(3, 9)
         side, back = np.sign(x), s * self.rng.uniform(0.55, 0.8)
-        wall, roof = self.pick(_WALLS), self.pick(_ROOFS)
-        gable = self.rng.uniform(1.5, 3.5) * (self.rng.random() < 0.7)
+        walls, tiles = self.pick(_WALLS), self.pick(_ROOFS)
+        top = high + self.rng.uniform(1.5, 3.5) * (self.rng.random() < 0.7)
         out, ridge = x + side * wide, x + side * wide / 2
-        corners = [self.at(x, s), self.at(x, back), self.at(x, back, high), self.at(x, s, high)]
-        self.polygon(corners, self.lit(wall, s, 0.72), BUILDING)
-        slope = [
-            self.at(x, s, high),
-            self.at(x, back, high),
-            self.at(ridge, back, high + gable),
-            self.at(ridge, s, high + gable),
-        ]
-        self.polygon(slope, self.lit(roof, s, 0.9), BUILDING)
-        self.polygon(
-            [
-                self.at(x, s),
-                self.at(x, s, high),
-                self.at(ridge, s, high + gable),
-                self.at(out, s, high),
-                self.at(out, s),
-            ],
-            self.lit(wall, s),
-            BUILDING,
-        )
-        pane = self.lit((250, 214, 120), s, 1.5) if self.light[2] > self.light[0] * 1.2 else self.lit((70, 84, 104), s)
+        flank = [self.at(x, s), self.at(x, back), self.at(x, back, high), self.at(x, s, high)]
+        slope = [self.at(x, s, high), self.at(x, back, high), self.at(ridge, back, top), self.at(ridge, s, top)]
+        self.fill(flank, self.lit(walls, s, 0.72), BUILDING)
+        self.fill(slope, self.lit(tiles, s, 0.9), BUILDING)
+        self.shape(s, [(x, 0), (x, high), (ridge, top), (out, high), (out, 0)], walls, BUILDING)
+        dark = self.light[2] > 1.2 * self.light[0]
         for y in np.arange(1.0, high - 1.2, 2.4):
-            for along in np.arange(0.9, wide - 1.2, 2.0):
-                self.box(self.at(x + side * along, s, y), self.at(x + side * (along + 0.9), s, y + 1.2), pane)
+            for left in np.arange(0.9, wide - 1.2, 2.0):
+                span = (x + side * left, x + side * (left + 0.9))
+                self.box(s, span, (y, y + 1.2), (255, 220, 130) if dark else (70, 84, 104), shade=1.5 if dark else 1)
 
     def _tree(self, s: float) -> None:
         x, high, green = self.beside(0.8, 18), self.rng.uniform(3, 8), self.pick(_GREENS)
-        kind = self.rng.integers(3)
-        self.shadow(x, s, 0.25 * high)
-        if kind == 0:  # a bush
+        kind = self.rng.choice(["bush", "conifer", "broadleaf"])
+        self.shadow(s, x, 0.25 * high)
+        if kind == "bush":
             for dx in self.rng.uniform(-1, 1, 4):
-                self.disc(self.at(x + dx, s, 0.6), (0.9 * self.scale(s), 0.8 * self.scale(s)), self.lit(green, s), TREE)
+                self.ball(s, x + dx, 0.6, (0.9, 0.8), green, TREE)
             return
-        self.stroke(self.at(x, s), self.at(x, s, 0.6 * high), 0.35, s, self.lit((92, 72, 56), s), TREE)
-        if kind == 1:  # a conifer
-            for y, wide in ((0.2, 0.24), (0.42, 0.19), (0.62, 0.13)):
-                tier = [
-                    self.at(x - wide * high, s, y * high),
-                    self.at(x + wide * high, s, y * high),
-                    self.at(x, s, (y + 0.38) * high),
-                ]
-                self.polygon(tier, self.lit(green, s, 0.6 + 0.5 * y), TREE)
+        self.line(s, (x, 0), (x, 0.6 * high), 0.35, (92, 72, 56), TREE)
+        if kind == "conifer":
+            for y, r in ((0.2, 0.24), (0.42, 0.19), (0.62, 0.13)):
+                tier = [(x - r * high, y * high), (x + r * high, y * high), (x, (y + 0.38) * high)]
+                self.shape(s, tier, green, TREE, 0.6 + 0.5 * y)
             return
-        for shade, dx, dy in zip((0.7, 0.85, 0.9, 1.0, 1.12), *self.rng.uniform(-0.16, 0.16, (2, 5)), strict=True):
-            r = self.rng.uniform(0.14, 0.24) * high * self.scale(s)
-            self.disc(self.at(x + dx * high, s, (0.68 + dy) * high), (r, r), self.lit(green, s, shade), TREE)
+        for shade in (0.7, 0.85, 0.9, 1.0, 1.12):
+            dx, dy, r = self.rng.uniform((-0.16, 0.52, 0.14), (0.16, 0.84, 0.24)) * high
+            self.ball(s, x + dx, dy, (r, r), green, TREE, shade)
 
     def _car(self, s: float) -> None:
         x = self.rng.choice([-0.5, 0.5]) * self.half + self.rng.uniform(-0.3, 0.3)
-        wide, high = (1.2, 2.9) if self.rng.random() < 0.25 else (0.95, 1.45)
-        paint, glass, black = self.pick(_PAINTS, 24), self.lit((52, 64, 80), s), self.lit((26, 26, 30), s)
-        self.shadow(x, s, 1.4 * wide)
-        for wheel in (-0.75, 0.75):
-            self.box(self.at(x + wheel * wide - 0.15, s), self.at(x + wheel * wide + 0.15, s, 0.4), black, VEHICLE)
-        cabin = [
-            self.at(x - wide * 0.95, s, 0.8),
-            self.at(x + wide * 0.95, s, 0.8),
-            self.at(x + wide * 0.75, s, high),
-            self.at(x - wide * 0.75, s, high),
-        ]
-        self.polygon(cabin, self.lit(paint, s, 1.1), VEHICLE)
-        self.box(self.at(x - wide, s, 0.25), self.at(x + wide, s, 0.95), self.lit(paint, s, 0.92), VEHICLE)
-        self.box(self.at(x - wide * 0.7, s, 1.0), self.at(x + wide * 0.7, s, min(high, 1.8) - 0.15), glass)
-        lamp = self.lit(((220, 50, 40), (250, 240, 190))[int(x > 0)], s, 1.2)
-        for edge in (-0.8, 0.8):
-            self.box(self.at(x + edge * wide - 0.12, s, 0.6), self.at(x + edge * wide + 0.12, s, 0.75), lamp)
+        half, high = (1.2, 2.9) if self.rng.random() < 0.25 else (0.95, 1.45)
+        paint = self.pick(_PAINTS, 24)
+        self.shadow(s, x, 1.4 * half)
+        for wheel in (x - 0.75 * half, x + 0.75 * half):
+            self.box(s, (wheel - 0.15, wheel + 0.15), (0, 0.4), (26, 26, 30), VEHICLE)
+        low, top = 0.95 * half, 0.75 * half
+        self.shape(s, [(x - low, 0.8), (x + low, 0.8), (x + top, high), (x - top, high)], paint, VEHICLE, 1.1)
+        self.box(s, (x - half, x + half), (0.25, 0.95), paint, VEHICLE, 0.92)
+        self.box(s, (x - 0.7 * half, x + 0.7 * half), (1.0, min(high, 1.8) - 0.15), (52, 64, 80))
+        for lamp in (x - 0.8 * half, x + 0.8 * half):
+            self.box(s, (lamp - 0.12, lamp + 0.12), (0.6, 0.75), (250, 240, 190) if x > 0 else (220, 50, 40), shade=1.2)
 
     def _boat(self, s: float) -> None:
         x = self.sea * (self.shore + self.rng.uniform(3, 30))
-        hull = [self.at(x - 2.4, s, 0.9), self.at(x + 2.6, s, 1.0), self.at(x + 1.8, s), self.at(x - 2.0, s)]
-        self.polygon(hull, self.lit(self.pick(_PAINTS, 24), s), VEHICLE)
-        sail = [self.at(x - 0.3, s, 1.4), self.at(x - 0.3, s, 5.5), self.at(x + 2.2, s, 1.5)]
-        self.polygon(sail, self.lit((240, 236, 226), s), VEHICLE)
+        hull = [(x - 2.4, 0.9), (x + 2.6, 1.0), (x + 1.8, 0), (x - 2.0, 0)]
+        self.shape(s, hull, self.pick(_PAINTS, 24), VEHICLE)
+        self.shape(s, [(x - 0.3, 1.4), (x - 0.3, 5.5), (x + 2.2, 1.5)], (240, 236, 226), VEHICLE)
 
     def _person(self, s: float) -> None:
         x = self.beside(0.3, 6) if self.rng.random() < 0.7 else self.rng.uniform(-1, 1) * self.half
         tall, coat, legs = self.rng.uniform(1.55, 2.0), self.pick(_COATS, 30), self.pick(_PAINTS, 30)
-        self.shadow(x, s, 0.5)
         step = self.rng.uniform(0.1, 0.3)
-        for foot in (-step, step):
-            self.stroke(self.at(x + foot, s), self.at(x, s, 0.5 * tall), 0.26, s, self.lit(legs, s, 0.7), PERSON)
-        self.box(self.at(x - 0.32, s, 0.45 * tall), self.at(x + 0.32, s, 0.84 * tall), self.lit(coat, s), PERSON)
-        self.disc(
-            self.at(x, s, 0.92 * tall),
-            (0.17 * self.scale(s), 0.19 * self.scale(s)),
-            self.lit((206, 160, 130), s),
-            PERSON,
-        )
+        self.shadow(s, x, 0.5)
+        for foot in (x - step, x + step):
+            self.line(s, (foot, 0), (x, 0.5 * tall), 0.26, 0.6 * legs, PERSON)
+        self.box(s, (x - 0.32, x + 0.32), (0.45 * tall, 0.84 * tall), coat, PERSON)
+        self.ball(s, x, 0.92 * tall, (0.17, 0.19), (206, 160, 130), PERSON)
 
-    def _line_of(self, draw: Callable[[float, float, float], None], count: int, chance: float) -> list:
-        """`count` equal things along the road, each told where the next one stands."""
+    def _row(self, draw: Callable[[float, float, float], None], count: int, chance: float) -> list:
+        """`count` equal things along the road, each told how near the next one is."""
         if self.rng.random() > chance:
             return []
         x = self.rng.choice([-1, 1]) * (self.half + self.rng.uniform(0.5, 1.6))
         stands = 1 / np.linspace(self.rng.uniform(1.05, 1.5), 9, count)
-        return [(near, lambda s, t=far: draw(x, s, t)) for near, far in zip(stands, [*stands[1:], 0.08], strict=True)]
+        return [(near, partial(draw, x, to=far)) for near, far in zip(stands, [*stands[1:], 0.08], strict=True)]
 
-    def _mast(self, x: float, s: float, t: float) -> None:
-        brown = self.lit((96, 84, 74), s)
-        self.stroke(self.at(x, s), self.at(x, s, 6.5), 0.42, s, brown, POLE)
-        self.stroke(self.at(x - 0.7, s, 6.1), self.at(x + 0.7, s, 6.1), 0.26, s, brown, POLE)
-        for arm in (-0.7, 0.7):
-            self.stroke(self.at(x + arm, s, 6.1), self.at(x + arm, t, 6.1), 0.02, s, brown)
+    def _mast(self, x: float, s: float, to: float) -> None:
+        brown = (96, 84, 74)
+        self.line(s, (x, 0), (x, 6.5), 0.42, brown, POLE)
+        self.line(s, (x - 0.7, 6.1), (x + 0.7, 6.1), 0.26, brown, POLE)
+        for arm in (x - 0.7, x + 0.7):
+            self.line(s, (arm, 6.1), (arm, 6.1), 0.02, brown, to=to)
 
-    def _fence(self, x: float, s: float, t: float) -> None:
-        wood = self.lit((172, 152, 124), s)
-        self.stroke(self.at(x, s), self.at(x, s, 1.1), 0.32, s, wood, POLE)
+    def _fence(self, x: float, s: float, to: float) -> None:
+        wood = (172, 152, 124)
+        self.line(s, (x, 0), (x, 1.1), 0.32, wood, POLE)
         for y in (0.5, 0.95):
-            self.stroke(self.at(x, s, y), self.at(x, t, y), 0.22, s, wood, POLE)
+            self.line(s, (x, y), (x, y), 0.22, wood, POLE, to=to)
 
     def _billboard(self, s: float) -> None:
         x = self.beside(1, 5)
-        for leg in (-1.0, 1.0):
-            self.stroke(self.at(x + leg, s), self.at(x + leg, s, 2), 0.2, s, self.lit((90, 90, 96), s), POLE)
-        self.box(self.at(x - 1.6, s, 1.8), self.at(x + 1.6, s, 3.8), self.lit(self.pick(_PAINTS, 30), s), VOID)
-        self.box(self.at(x - 1.2, s, 2.4), self.at(x + 1.2, s, 2.9), self.lit((236, 232, 220), s))
+        for leg in (x - 1, x + 1):
+            self.line(s, (leg, 0), (leg, 2), 0.2, (90, 90, 96), POLE)
+        self.box(s, (x - 1.6, x + 1.6), (1.8, 3.8), self.pick(_PAINTS, 30), VOID)
+        self.box(s, (x - 1.2, x + 1.2), (2.4, 2.9), (236, 232, 220))
 
     def _bonnet(self) -> None:
         h, w = SIZE
-        self.disc((w / 2, h + 6), (0.55 * w, self.rng.uniform(12, 18)), self.lit(self.pick(_PAINTS), 1, 0.7), VOID)
+        centre, axes = [w // 2, h + 6], [round(0.55 * w), round(self.rng.uniform(12, 18))]
+        cv2.ellipse(self.image, centre, axes, 0, 0, 360, self.lit(self.pick(_PAINTS), 1, 0.7), -1)
+        cv2.ellipse(self.labels, centre, axes, 0, 0, 360, VOID, -1)
 
     def _photograph(self) -> np.ndarray:
         """The picture with the texture of each class, uneven light, and the camera's blur and noise."""
@@ -367,10 +345,8 @@ class _Scene:
         fields = [(h, w), (h // 4, w // 4), (h // 2, w // 12)]  # grain, blotches, streaks
         noise = [self.rng.integers(0, 256, field, np.uint8) for field in fields]
         noise = [cv2.resize(field, (w, h), interpolation=cv2.INTER_LINEAR_EXACT) for field in noise]
-        grey = np.stack(noise, -1).astype(np.float32) / 127.5 - 1
-        grey = (grey * _TEXTURE[self.labels]).sum(-1)
-        slope = np.linspace(*self.rng.uniform(0.85, 1.12, 2), w, dtype=np.float32)
-        picture = (self.image + grey[..., None]) * slope[:, None]
-        picture = cv2.GaussianBlur(np.clip(picture, 0, 255).astype(np.uint8), (3, 3), 0.6)
-        camera = self.rng.integers(-6, 7, picture.shape, np.int16)
-        return np.clip(picture + camera, 0, 255).astype(np.uint8)
+        grey = ((np.stack(noise, -1) / np.float32(127.5) - 1) * _TEXTURE[self.labels]).sum(-1, keepdims=True)
+        light = np.linspace(*self.rng.uniform(0.85, 1.12, 2), w, dtype=np.float32)[:, None]
+        picture = np.clip((self.image + grey) * light, 0, 255).astype(np.uint8)
+        picture = cv2.GaussianBlur(picture, (3, 3), 0.6)
+        return np.clip(picture + self.rng.integers(-6, 7, picture.shape, np.int16), 0, 255).astype(np.uint8)

@@ -233,9 +233,9 @@ def _pspnet(classes: int, backbone: _Backbone, channels: int) -> Config:
 
 
 def _segformer(classes: int, backbone: _Backbone, channels: int) -> Config:
-    """All four stages through linear layers to stride 4 (Xie et al., NeurIPS 2021)."""
+    """All four stages through linear layers, joined at stride 4 (Xie et al., NeurIPS 2021)."""
     options = {"in_channels": backbone.channels, "in_index": (0, 1, 2, 3), "channels": channels}
-    return _network(backbone, _head("SegformerHead", classes, **options))
+    return _network(backbone, _head("SegformerHead", classes, **options), _auxiliary(backbone, classes))
 
 
 # Names -----------------------------------------------------------------------------------------------------------
@@ -271,15 +271,12 @@ _NETWORKS = {
     "segformer_mit_b4": _Entry("SegFormer-MiT-B4", _MIT_B4, partial(_segformer, channels=256)),
     "deeplabv3_mit_b0": _Entry("DeepLabV3-MiT-B0", _MIT_B0, partial(_deeplabv3, channels=128, dilations=_AT_STRIDE_32)),
     "deeplabv3_mit_b4": _Entry("DeepLabV3-MiT-B4", _MIT_B4, partial(_deeplabv3, channels=256, dilations=_AT_STRIDE_32)),
-    # For the demo and for tests: small enough to be trained on a CPU in a minute.
-    "deeplabv3_tiny": _Entry(
-        "DeepLabV3-tiny", _resnet(18, 8, (8, 16, 32, 64)), partial(_deeplabv3, channels=32, dilations=(1, 3, 6, 9))
-    ),
-    "deeplabv3_small": _Entry(
-        "DeepLabV3-small", _resnet(18, 16, (16, 32, 64, 128)), partial(_deeplabv3, channels=64, dilations=(1, 3, 6, 9))
-    ),
+    # For the demo and for tests, small enough for a CPU. An all-MLP head learns thin things sooner than ASPP does.
+    "resnet_tiny": _Entry("ResNet-tiny", _resnet(18, 12, (12, 24, 48, 96)), partial(_segformer, channels=48)),
+    "resnet_small": _Entry("ResNet-small", _resnet(18, 24, (24, 48, 96, 192)), partial(_segformer, channels=96)),
     "segformer_tiny": _Entry("SegFormer-tiny", _mit(16, (1, 1, 1, 1), drop_path=0.0), partial(_segformer, channels=48)),
     "segformer_small": _Entry(
         "SegFormer-small", _mit(32, (1, 1, 1, 1), drop_path=0.0), partial(_segformer, channels=96)
     ),
+    "deeplabv3_tiny": _Entry("DeepLabV3-tiny", _resnet(18, 8, (8, 16, 32, 64)), partial(_deeplabv3, channels=32)),
 }

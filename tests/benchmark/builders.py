@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from benchmark.runs import MethodSetting, Run, TeacherSource
@@ -75,3 +76,18 @@ def record(of: Run, miou: float | None = 50.0, *, commit: str = "a" * 40, dirty:
         areas_sha256="e" * 64 if scores else None,
         student_sha256="f" * 64 if scores else None,
     )  # fmt: skip
+
+
+TEACHER = source()
+"""The teacher of `pair_records`."""
+
+
+def pair_records(
+    *settings: tuple[MethodSetting, Sequence[Any]], student: Sequence[Any] = (50.0, 51.0, 52.0)
+) -> list[Record]:
+    """The teacher, the student alone, and per (setting, mIoU per seed) its runs; the mIoU "absent" makes no record."""
+    found = [record(teacher_run(), 70.0)]
+    for method, mious in [(None, student), *settings]:
+        runs = [run(method, seed, TEACHER if method else None) for seed in range(len(mious))]
+        found += [record(each, miou) for each, miou in zip(runs, mious, strict=True) if miou != "absent"]
+    return found

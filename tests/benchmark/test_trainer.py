@@ -10,6 +10,7 @@ from mmseg.models import SegDataPreProcessor
 
 from benchmark import definitions
 from benchmark import distiller as distiller_module
+from benchmark import trainer
 from benchmark.errors import KdsegError
 from benchmark.member import Member
 from benchmark.networks import network
@@ -66,6 +67,8 @@ def test_stopped_and_resumed_is_bit_equal_to_undisturbed(world, teacher, cut):
         assert world.equal(run, "a", "b")
         assert world.record(run, "b").provenance.resumed_at == (cut,)
         assert not world.directory(run, "b").resume_files()
+        scalars = [(world.directory(run, place).path / "scalars.jsonl").read_text() for place in ("a", "b")]
+        assert scalars[0] == scalars[1]
 
 
 def test_runs_can_be_regrouped_when_they_resume(world, teacher):
@@ -105,6 +108,7 @@ def test_validation_changes_nothing(world, monkeypatch):
     load = definitions.protocol
     often = load("demo").model_copy(update={"val_interval": 1})
     monkeypatch.setattr(definitions, "protocol", lambda name: often)
+    monkeypatch.setattr(trainer, "_check_current", lambda run: None)
     world.train([run], "b")
     ours, theirs = world.record(run, "a"), world.record(run, "b")
     assert len(theirs.result.curve) == 4 and len(ours.result.curve) == 1
@@ -158,6 +162,15 @@ def test_runs_that_do_not_fit_together_are_refused(world, teacher):
         world.train([world.run("student"), world.run("student", seed=1)], "a")
     with pytest.raises(KdsegError, match="cannot train together"):
         world.train([world.run("student"), world.run("kd", teacher=teacher, data_iterations=5)], "a")
+
+
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [({"dataset_hash": "x"}, "data set"), ({"protocol_hash": "x"}, "protocol"), ({"harness": 99}, "harness version")],
+)
+def test_a_run_that_was_planned_with_something_else_is_refused(world, change, what):
+    with pytest.raises(KdsegError, match=f"its {what} changed since it was planned; plan it again"):
+        world.train([world.run("student").model_copy(update=change)], "a")
 
 
 def test_a_teacher_that_is_not_trained_is_one_clear_line(world):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,35 +63,45 @@ class World:
         )  # fmt: skip
 
 
-@pytest.fixture(scope="session")
-def small_world(tmp_path_factory):
-    """The drawn set with 12 + 6 scenes, and the fake methods registered; for the whole session."""
-    patch = pytest.MonkeyPatch()
+def shrink(patch: pytest.MonkeyPatch) -> None:
+    """Give the drawn set 12 + 6 scenes, and register the fake methods."""
     full = definitions.dataset("drawn")
     counts = {"train": 12, "val": 6}
     splits = {name: split.model_copy(update={"count": counts[name]}) for name, split in full.splits.items()}
     small = full.model_copy(update={"splits": splits})
     load, files = definitions.dataset, registry.method_files()
+    fakes = {name: f"tests.benchmark.fakes.{name}" for name in FAKES}
     patch.setattr(definitions, "dataset", lambda name: small if name == "drawn" else load(name))
-    patch.setattr(registry, "method_files", lambda: files | {name: f"tests.benchmark.fakes.{name}" for name in FAKES})
-    yield World(tmp_path_factory.mktemp("world"))
-    patch.undo()
+    patch.setattr(registry, "method_files", lambda: files | fakes)
 
 
 @pytest.fixture(scope="session")
-def teacher(small_world):
-    """A teacher source whose run is finished in the place `work` (copy it to use another place)."""
-    run = small_world.run(model="segformer_tiny")
-    small_world.train([run])
-    return TeacherSource(model=run.model, kind="run", id=run.id)
+def trained_teacher(tmp_path_factory) -> tuple[Path, TeacherSource]:
+    """A finished teacher run: its directory, and how students name it."""
+    with pytest.MonkeyPatch.context() as patch:
+        shrink(patch)
+        world = World(tmp_path_factory.mktemp("teacher"))
+        run = world.run(model="segformer_tiny")
+        world.train([run])
+    return world.directory(run).path, TeacherSource(model=run.model, kind="run", id=run.id)
 
 
 @pytest.fixture
-def world(small_world, teacher, tmp_path):
-    """A fresh folder with the teacher in every place that is used (`a`, `b`, `c`)."""
-    import shutil
-
-    fresh = World(tmp_path)
+def world(trained_teacher, tmp_path, monkeypatch) -> World:
+    """A small world in a fresh folder, with the teacher in every place that is used (`a`, `b`, `c`)."""
+    shrink(monkeypatch)
     for place in ("a", "b", "c"):
-        shutil.copytree(small_world.folder / "work" / "runs" / teacher.id, tmp_path / place / "runs" / teacher.id)
-    return fresh
+        shutil.copytree(trained_teacher[0], tmp_path / place / "runs" / trained_teacher[1].id)
+    return World(tmp_path)
+
+
+@pytest.fixture
+def teacher(trained_teacher) -> TeacherSource:
+    """The teacher of the small world."""
+    return trained_teacher[1]
+
+
+@pytest.fixture
+def full_world(tmp_path) -> World:
+    """The real data set and methods: what a worker process sees as well."""
+    return World(tmp_path)

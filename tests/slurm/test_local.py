@@ -1,0 +1,133 @@
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from benchmark.runs import Job
+from benchmark.store import State
+from benchmark.worker import Exit
+from slurm import local
+from slurm.local import run_jobs
+
+
+class Process:
+    """Stands in for a worker: ends after some polls."""
+
+    log: list[tuple[str, str]] = []
+
+    def __init__(self, job, polls=2, code=0):
+        self.job, self.polls, self.returncode = job, polls, None
+        self.code = code
+
+    def poll(self):
+        self.polls -= 1
+        if self.polls <= 0 and self.returncode is None:
+            self.returncode = self.code
+            self.log.append(("end", self.job.id))
+        return self.returncode
+
+    def send_signal(self, number):
+        self.log.append(("signal", self.job.id))
+
+    def wait(self):
+        return 0
+
+
+@pytest.fixture
+def jobs(world, teacher):
+    """A teacher's job and two cohorts that need it."""
+    runs = [world.run("kd", teacher=teacher, seed=seed) for seed in (0, 1)]
+    first = world.run(model="segformer_tiny")
+    return [Job(runs=(run,), work_dir=str(world.folder / "a")) for run in (first, *runs)]
+
+
+@pytest.fixture
+def fake(monkeypatch):
+    Process.log = []
+
+    def start(job):
+        Process.log.append(("start", job.id))
+        return Process(job)
+
+    monkeypatch.setattr(local, "_start", start)
+    monkeypatch.setattr(local, "POLL_S", 0)
+    return Process.log
+
+
+def test_students_start_after_their_teacher_and_no_more_than_allowed(jobs, fake):
+    outcomes = run_jobs(jobs, parallel=2)
+    ids = [job.id for job in jobs]
+    assert [outcome.exit for outcome in outcomes] == [0, 0, 0]
+    assert fake[:2] == [("start", ids[0]), ("end", ids[0])]
+    assert {event for event, _ in fake[2:4]} == {"start"}
+
+
+def test_one_at_a_time_when_asked(jobs, fake):
+    run_jobs(jobs, parallel=1)
+    assert [event for event, _ in fake] == ["start", "end"] * 3
+
+
+def test_ctrl_c_reaches_the_jobs_once(jobs, fake):
+    def tick():
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_jobs(jobs, parallel=2, tick=tick)
+    assert fake == [("start", jobs[0].id), ("signal", jobs[0].id)]
+
+
+def test_a_failed_job_says_the_last_line_of_its_log(tmp_path, jobs):
+    job = jobs[1].model_copy(update={"work_dir": str(tmp_path / "new")})
+    (outcome,) = run_jobs([job], parallel=1)
+    assert outcome.exit == Exit.UNUSABLE
+    assert outcome.message.startswith("error: ") and "\n" not in outcome.message
+
+
+@pytest.mark.slow
+def test_killed_workers_resume_and_end_in_equal_records(full_world):
+    """Real processes, killed without warning at random moments, give the records of an undisturbed job."""
+    runs = [full_world.run("student", data_iterations=60, optim_lr=rate) for rate in (0.01, 0.02)]
+    assert subprocess.run(*_worker(full_world, runs, "a"), check=False).returncode == Exit.DONE
+    moments = random.Random(0)
+    for kill in range(1, 5):
+        process = subprocess.Popen(*_worker(full_world, runs, "b"))
+        _wait_for_iteration(full_world.directory(runs[-1], "b"), 10 * kill)
+        time.sleep(moments.uniform(0, 0.3))
+        process.kill()
+        process.wait()
+    assert subprocess.run(*_worker(full_world, runs, "b"), check=False).returncode == Exit.DONE
+    assert all(full_world.equal(run, "a", "b") for run in runs)
+    assert len(full_world.record(runs[0], "b").provenance.resumed_at) >= 3
+
+
+@pytest.mark.slow
+def test_a_worker_that_is_asked_to_stop_writes_where_it_was(full_world):
+    run = full_world.run("student", data_iterations=100000)
+    process = subprocess.Popen(*_worker(full_world, [run], "a"))
+    directory = full_world.directory(run, "a")
+    _wait_for_iteration(directory, 1)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=60) == Exit.INTERRUPTED
+    assert directory.status().state is State.INTERRUPTED
+    assert directory.status().iteration in directory.resume_files()
+
+
+def _wait_for_iteration(directory, iteration):
+    """Until a resume file of that iteration or the heartbeat says that it was reached."""
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        now = directory.status()
+        if max([now.iteration if now else 0, *directory.resume_files()]) >= iteration:
+            return
+        time.sleep(0.05)
+    raise TimeoutError(f"{directory.path} did not reach iteration {iteration}")
+
+
+def _worker(world, runs, place):
+    world.folder.joinpath(place).mkdir(exist_ok=True)
+    file = world.folder / place / "job.json"
+    file.write_text(world.job(runs, place, checkpoint_interval=5).model_dump_json())
+    return ([sys.executable, "-m", "benchmark.worker", str(file)],)
