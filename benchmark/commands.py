@@ -16,7 +16,7 @@ from benchmark import definitions
 from benchmark.errors import KdsegError, unknown
 from benchmark.files import register
 from benchmark.networks import network, networks
-from benchmark.runs import Execution, Job, Manifest, Run, TeacherSource, make_run
+from benchmark.runs import Execution, Job, Run, TeacherSource, make_run
 from benchmark.store import RunDirectory, State, manifests, records, write_manifest
 
 SWEEPS = Path(__file__).parent.parent / "slurm" / "sweeps"
@@ -105,21 +105,22 @@ def status(arguments: Namespace) -> int:
 
 def tables(arguments: Namespace) -> int:
     """`kdseg tables`: mIoU tables from records."""
-    from benchmark.frame import records_frame, with_delta
-    from benchmark.tables import main_tables, to_terminal, write_tables
+    from benchmark.frame import records_frame
+    from benchmark.render import to_terminal, write_tables
+    from benchmark.tables import main_tables
 
     formats = arguments.format.split(",")
     for name in formats:
         if name not in ("md", "csv", "terminal"):
             raise unknown("format", name, ("md", "csv", "terminal"), "--format")
-    found = with_delta(records_frame(_records(arguments.work_dir)))
-    made = main_tables(found, _expected(arguments.work_dir), _reason(arguments.work_dir))
-    out = arguments.out or arguments.work_dir / "tables"
+    work_dir = arguments.work_dir
+    made = main_tables(records_frame(_records(work_dir)), manifests(work_dir).values(), _reason(work_dir))
+    out = arguments.out or work_dir / "tables"
     written = write_tables(made, out, [name for name in formats if name != "terminal"])
     if "terminal" in formats:
         for table in made:
             Console().print(to_terminal(table))
-    _say_where({"tables": [str(path) for path in written], "records": [str(arguments.work_dir / "runs")]})
+    _say_where({"tables": [str(path) for path in written], "records": [str(work_dir / "runs")]})
     return 0
 
 
@@ -301,15 +302,6 @@ def _reason(work_dir: Path) -> Callable[[str], str]:
         )
 
     return reason
-
-
-def _expected(work_dir: Path) -> Manifest | None:
-    """All runs and skips of all sweeps that were started here."""
-    known = manifests(work_dir).values()
-    if not known:
-        return None
-    runs = {run.id: run for manifest in known for run in manifest.runs}
-    return Manifest(sweep="all", runs=tuple(runs.values()), skips=tuple(s for m in known for s in m.skips))
 
 
 def _records(work_dir: Path) -> Any:

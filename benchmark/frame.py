@@ -197,7 +197,6 @@ def _skip_columns(skip: Skipped, manifest: Manifest) -> dict[str, Any]:
     base = (own or list(manifest.runs))[0].model_copy(update={"model": skip.student, "teacher": None})
     sources = [run.teacher.id for run in own if run.teacher and run.teacher.model == skip.teacher]
     sources += [run.id for run in manifest.runs if run.model == skip.teacher and run.method.name == STUDENT]
-    names = {run.method.variant: run.method.name for run in manifest.runs}
     columns = run_columns(base)
     key = content_hash([columns["setting_key"], skip.model_dump()])
     return columns | {
@@ -210,7 +209,7 @@ def _skip_columns(skip: Skipped, manifest: Manifest) -> dict[str, Any]:
         "teacher_kind": "run" if sources else None,
         "teacher_id": sources[0] if sources else None,
         "heterogeneous": network(skip.student).family != network(skip.teacher).family,
-        "method": names.get(skip.variant, ""),
+        "method": skip.method,
         "method_version": None,
         "variant": skip.variant,
         "hyper": {},

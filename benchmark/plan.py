@@ -111,7 +111,17 @@ def plan_sweep(sweep: Sweep, weights_dir: Path | None = None) -> Plan:
         kind = method_class(setting.name)
         reason = kind(**setting.hyper).skip(Pair(student=network(entry.student), teacher=network(entry.teacher)))
         if reason:
-            skips.append(Skipped(student=entry.student, teacher=entry.teacher, variant=setting.variant, reason=reason))
+            skips.append(
+                Skipped(
+                    dataset=dataset.name,
+                    protocol=protocol.name,
+                    student=entry.student,
+                    teacher=entry.teacher,
+                    method=setting.name,
+                    variant=setting.variant,
+                    reason=reason,
+                )
+            )
             continue
         for seed in sweep.seeds:
             add(entry.student, setting, seed, teachers[entry] if kind.needs_teacher else None)

@@ -60,7 +60,7 @@ class Run(Frozen):
 
     @property
     def cell_key(self) -> str:
-        """Equal for the seeds of one table cell, whose teachers may come from one run each."""
+        """Equal for the seeds of one table cell; they share their teacher."""
         inputs = self.model_dump(mode="json", exclude={"seed"})
         del inputs["method"]["variant"]
         return content_hash(inputs)
@@ -113,8 +113,11 @@ class Job(Frozen):
 class Skipped(Frozen):
     """A cell of a sweep that cannot be run, and why."""
 
+    dataset: str
+    protocol: str
     student: str
     teacher: str
+    method: str
     variant: str
     reason: str
 

@@ -262,7 +262,10 @@ def read_record(file: Path) -> Record:
     version = data.get("schema_version") if isinstance(data, dict) else None
     if version != SCHEMA:
         raise KdsegError(f"{file}: has schema {version}, this version reads {SCHEMA}")
-    return parse(Record, data, str(file))
+    record = parse(Record, data, str(file))
+    if record.id != record.inputs.id:
+        raise KdsegError(f"{file}: its id {record.id} is not that of its inputs, {record.inputs.id}; it was changed")
+    return record
 
 
 def write_areas(file: Path, names: list[str], areas: np.ndarray) -> str:

@@ -69,7 +69,13 @@ def train_job(job: Job, stop: Callable[[], bool] = lambda: False) -> list[str]:
         unfinished = [run for run in job.runs if directories[run.id].record() is None]
         failures = []
         for iteration, runs in _resume_groups(unfinished, directories):
-            failures += Cohort(job, runs, iteration, device, stop).train()
+            try:
+                cohort = Cohort(job, runs, iteration, device, stop)
+            except Exception as error:
+                for run in runs:
+                    directories[run.id].write_status(State.FAILED, iteration, 0, message=_one_line(error))
+                raise
+            failures += cohort.train()
     return failures
 
 
@@ -138,7 +144,7 @@ class Cohort:
             self._leave(State.INTERRUPTED, "stopped; the same command resumes it")
             raise
         except Exception as error:
-            self._leave(State.FAILED, f"{type(error).__name__}: {error}"[:500])
+            self._leave(State.FAILED, _one_line(error))
             raise
         for member in self.alive:
             self._finish(member)
@@ -281,7 +287,7 @@ class Cohort:
     def _fail(self, member: Member, error: Exception) -> None:
         """A member that raises leaves; the others go on unchanged."""
         member.alive = False
-        message = f"{type(error).__name__}: {error}"[:500]
+        message = _one_line(error)
         self.failures.append(f"{member.run.method.variant} seed {member.run.seed} ({member.run.id}): {message}")
         member.directory.write_status(State.FAILED, member.iteration, self.recipe.iterations, message=message)
 
@@ -327,6 +333,11 @@ class Cohort:
             extra_parameters=extra,
             cohort=len(self.members),
         )
+
+
+def _one_line(error: Exception) -> str:
+    said = " ".join(str(error).split())[:400]
+    return said if isinstance(error, KdsegError) else f"{type(error).__name__}: {said}"
 
 
 def _resume_groups(runs: Sequence[Run], directories: dict[str, RunDirectory]) -> list[tuple[int, list[Run]]]:

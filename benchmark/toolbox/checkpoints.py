@@ -17,7 +17,6 @@ from benchmark.errors import KdsegError
 from benchmark.files import replacing
 
 
-
 def _history_method(owner: Any, name: str) -> Any:
     """Stands in for `getattr`, by which a pickled HistoryBuffer names its own statistics, and for nothing else."""
     if owner is not HistoryBuffer or name not in HistoryBuffer._statistics_methods:

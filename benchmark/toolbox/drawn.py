@@ -95,11 +95,11 @@ class _Scene:
         above, below, light, fog = _MOODS[rng.integers(len(_MOODS))]
         jitter = rng.uniform(0.88, 1.12, 3)
         self.above, self.below = np.multiply(above, jitter), np.multiply(below, jitter)
-        self.light = np.multiply(light, rng.uniform(0.85, 1.1))
+        self.light = np.multiply(light, rng.uniform(0.85, 1.1)).tolist()
         self.fog = fog * rng.uniform(0.6, 1.1)
         self.horizon = h * rng.uniform(0.3, 0.5)
         self.eye = rng.uniform(1.9, 3.0)
-        self.middle = w * rng.uniform(0.25, 0.75, 2)  # of the road, at the horizon and below
+        self.middle = (w * rng.uniform(0.25, 0.75, 2)).tolist()  # of the road, at the horizon and below
         self.bend = w * rng.uniform(-0.35, 0.35)
         self.half = rng.uniform(2.2, 3.4)  # the road's half width
         self.sea = rng.choice([-1, 0, 1], p=[0.35, 0.3, 0.35])  # its side
@@ -142,7 +142,8 @@ class _Scene:
     def lit(self, colour: Colour, s: float, shade: float = 1.0) -> tuple[float, ...]:
         """`colour` in the light of this scene, and in its haze where it is far."""
         haze = self.fog * max(0.0, 1 - s / 0.7) ** 2
-        return tuple(np.clip(np.multiply(colour, self.light) * shade * (1 - haze) + self.below * haze, 0, 255))
+        mixed = zip(colour, self.light, self.below, strict=True)
+        return tuple(min(255.0, c * light * shade * (1 - haze) + far * haze) for c, light, far in mixed)
 
     def fill(self, pixels: Sequence[Point], colour: Colour, label: int | None = None) -> None:
         """Fill a polygon of pixels; without a label in the picture only."""
@@ -171,7 +172,7 @@ class _Scene:
     def line(
         self, s: float, p: Point, q: Point, wide: float, colour: Colour, label: int | None = None, to: float = 0
     ) -> None:
-        """Draw a line from (x, y) at nearness `s` to another point, at nearness `to` if given; at least a pixel wide."""
+        """Draw a line from (x, y) at nearness `s` to another, at nearness `to` if given; at least a pixel wide."""
         ends = [np.rint(self.at(x, t, y)).astype(int).tolist() for (x, y), t in ((p, s), (q, to or s))]
         width = max(1, round(wide * self.scale(s)))
         cv2.line(self.image, *ends, self.lit(colour, s), width)
@@ -185,9 +186,9 @@ class _Scene:
         cv2.ellipse(mask, np.rint(self.at(x, s)).astype(int).tolist(), axes, 0, 0, 360, 1, -1)
         self.image[mask > 0] = self.image[mask > 0] // 5 * 3
 
-    def pick(self, colours: Sequence[Colour], spread: float = 14) -> Colour:
+    def pick(self, colours: Sequence[Colour], spread: float = 14) -> np.ndarray:
         """One of `colours`, varied."""
-        return np.add(colours[self.rng.integers(len(colours))], self.rng.uniform(-spread, spread, 3))
+        return np.add(colours[self.rng.integers(len(colours))], self.rng.uniform(-spread, spread, 3)).clip(0, 255)
 
     def beside(self, least: float, most: float) -> float:
         """A place between `least` and `most` metres from the road, on a side that is land."""

@@ -9,18 +9,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Collection
-from contextlib import contextmanager
 from functools import partial
-from logging import WARNING
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from mmengine import ConfigDict
-from mmengine.logging import MMLogger
 from mmseg.models import EncoderDecoder
 from mmseg.registry import MODELS
-from mmseg.utils import register_all_modules
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -50,10 +46,8 @@ def build_network(name: str, classes: int) -> EncoderDecoder:
     Both steps draw from the global torch generator, and `init_weights` does not overwrite all that the constructors
     drew: seed it before this call.
     """
-    register_all_modules()
-    with _quiet():
-        network = MODELS.build(ConfigDict(network_config(name, classes)))
-        network.init_weights()
+    network = MODELS.build(ConfigDict(network_config(name, classes)))
+    network.init_weights()
     return network
 
 
@@ -115,18 +109,6 @@ def write_facts(path: Path) -> None:
     """Measure all networks and write `networks.json`."""
     content = {"networks": [facts(name).model_dump(mode="json") for name in _NETWORKS]}
     path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-
-
-@contextmanager
-def _quiet():
-    """Without mmengine's log line per initialised parameter."""
-    logger = MMLogger.get_current_instance()
-    level = logger.level
-    logger.setLevel(WARNING)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
 
 
 # Backbones -------------------------------------------------------------------------------------------------------

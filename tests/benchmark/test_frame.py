@@ -116,7 +116,15 @@ def test_of_two_versions_of_the_student_the_newer_answers() -> None:
 def test_missing_runs_and_skips_become_rows_with_reasons() -> None:
     teacher, students = teacher_run(), [run(seed=seed) for seed in (0, 1)]
     kd = run(setting("kd"), 0, source(teacher))
-    skip = Skipped(student=STUDENT_MODEL, teacher=TEACHER_MODEL, variant="AT", reason="no common grid")
+    skip = Skipped(
+        dataset="drawn",
+        protocol="demo",
+        student=STUDENT_MODEL,
+        teacher=TEACHER_MODEL,
+        method="kd",
+        variant="AT",
+        reason="no common grid",
+    )
     manifest = Manifest(sweep="s", runs=(teacher, *students, kd), skips=(skip,))
     frame = records_frame([record(teacher), record(students[0])])
     found = with_missing(frame, [manifest, manifest], lambda run_id: f"waits\n{run_id}")

@@ -92,7 +92,15 @@ def test_a_hole_in_the_student_alone_leaves_no_delta() -> None:
 
 
 def test_what_a_sweep_expects_has_a_row_and_a_reason() -> None:
-    skip = Skipped(student=STUDENT_MODEL, teacher=TEACHER_MODEL, variant="AT", reason="no common grid")
+    skip = Skipped(
+        dataset="drawn",
+        protocol="demo",
+        student=STUDENT_MODEL,
+        teacher=TEACHER_MODEL,
+        method="kd",
+        variant="AT",
+        reason="no common grid",
+    )
     manifest = plan(setting("kd"), setting("cwd"), skips=(skip,))
     made = table(
         pair_records((setting("kd"), (50.5, 51.0))), manifest, reason=lambda _: "running at iteration 5 of 200"

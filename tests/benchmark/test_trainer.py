@@ -177,6 +177,8 @@ def test_a_teacher_that_is_not_trained_is_one_clear_line(world):
     absent = TeacherSource(model="segformer_tiny", kind="run", id="0" * 16)
     with pytest.raises(KdsegError, match="teacher segformer_tiny: its run 0000000000000000 has not finished; train it"):
         world.train([world.run("kd", teacher=absent)], "a")
+    status = world.directory(world.run("kd", teacher=absent), "a").status()
+    assert status.state is State.FAILED and status.message.startswith("teacher segformer_tiny: its run")
 
 
 def test_the_student_loads_strictly_into_a_plain_network_and_the_areas_are_its_own(world, teacher):
