@@ -104,7 +104,7 @@ def _floor(teacher: Any, student: Any, optimizer: Any, batch: Any) -> None:
     with torch.no_grad():
         forward_taps(teacher, batch.inputs, ("logits",))
     student.train()
-    losses = task_losses(student, forward_taps(student, batch.inputs, ("logits",)), batch.samples)
+    losses = task_losses(student, forward_taps(student, batch.inputs, ("logits",)), batch.target)
     optimizer.update_params(sum(losses.values()))
 
 

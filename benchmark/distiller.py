@@ -37,7 +37,7 @@ class Distiller(nn.Module):
         """
         with stream(self.seed, "student", self.model, iteration):
             taps = forward_taps(self.student, batch.inputs, (*TASK_TAPS, *self.method.taps))
-            losses = task_losses(self.student, taps, batch.samples)
+            losses = task_losses(self.student, taps, batch.target)
         with (
             stream(self.seed, "method", self.method.name, iteration),
             torch.autocast(batch.inputs.device.type, enabled=False),

@@ -82,6 +82,8 @@ def _first_fault(kind: type[BaseModel], error: ValidationError, where: str) -> K
         if fields is not None:
             return unknown("key", key, fields, where + ("." + ".".join(map(str, parents)) if parents else ""))
     got = "" if fault["type"] == "missing" else f", got {fault['input']!r}"[:120]
+    if fault["type"] == "value_error":
+        return KdsegError(f"{where}: {fault['msg'].removeprefix('Value error, ')}")
     return KdsegError(f"{where}: {path or 'content'}: {fault['msg']}{got}")
 
 

@@ -20,7 +20,7 @@ from benchmark.trainer import train_job
 torch.set_num_threads(1)
 
 FAKES = ("noisy", "poison")
-SMALL = {"data.iterations": 4, "data.crop": [48, 64], "data.batch": 2}
+SMALL = {"data.iterations": 4, "data.crop": [48, 64], "data.batch": 2, "optim.warmup": 0}
 
 
 @dataclass(frozen=True)
@@ -32,8 +32,8 @@ class World:
     def run(self, method="student", model="deeplabv3_tiny", teacher=None, seed=0, hyper=None, **overrides) -> Run:
         changes = SMALL | {key.replace("_", ".", 1): value for key, value in overrides.items()}
         return make_run(
-            definitions.dataset("drawn"), definitions.protocol("demo"), network(model), method_setting(method, hyper or {}),
-            seed=seed, teacher=teacher, overrides=changes,
+            definitions.dataset("drawn"), definitions.protocol("demo"), network(model),
+            method_setting(method, hyper or {}), seed=seed, teacher=teacher, overrides=changes,
         )  # fmt: skip
 
     def job(self, runs, place="work", **execution) -> Job:

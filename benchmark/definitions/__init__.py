@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Literal, Self, TypeVar
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from benchmark.errors import KdsegError, unknown
 from benchmark.frozen import Frozen, content_hash, parse, read_yaml
@@ -100,6 +100,12 @@ class Recipe(Frozen):
 
     data: DataRecipe
     optim: OptimRecipe
+
+    @model_validator(mode="after")
+    def _warmup_ends(self) -> Self:
+        if self.optim.warmup >= self.data.iterations:
+            raise ValueError(f"optim.warmup {self.optim.warmup} is not below data.iterations {self.data.iterations}")
+        return self
 
 
 class Protocol(Frozen):

@@ -16,6 +16,7 @@ import torch
 from mmcv.transforms import BaseTransform
 from mmengine.dataset import pseudo_collate
 from mmseg.datasets import BaseSegDataset
+from mmseg.datasets.transforms import Resize
 from mmseg.registry import DATASETS, TRANSFORMS
 from torch.utils.data import DataLoader, Sampler
 
@@ -49,7 +50,7 @@ class ScaleNative(BaseTransform):
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
         factor = random.uniform(self.low, self.high)
-        return TRANSFORMS.build({"type": "Resize", "scale_factor": factor, "keep_ratio": True})(results)
+        return Resize(scale_factor=factor, keep_ratio=True)(results)
 
 
 @DATASETS.register_module()

@@ -13,7 +13,7 @@ from benchmark.store import State, write_manifest
 COMMANDS = ("train", "sweep", "status", "tables", "figures", "list", "show", "clean", "analyze")
 HEAVY = ("torch", "mmengine", "mmseg", "mmcv")
 TINY = ["--dataset", "drawn", "--protocol", "demo", "--model", "deeplabv3_tiny"]
-SHORT = ["--cfg-options", "data.iterations=2", "data.crop=[48, 64]"]
+SHORT = ["--cfg-options", "data.iterations=2", "data.crop=[48, 64]", "optim.warmup=0"]
 
 
 def loaded(code: str) -> set[str]:
@@ -49,16 +49,16 @@ def test_what_reads_records_imports_no_torch(command, tmp_path):
         (["show", "kdd"], "error: unknown name 'kdd'; did you mean kd"),
         (["sweep", "none.yaml"], "error: none.yaml: no such file"),
         (["status", "demoo", "--work-dir", "nowhere"], "error: nowhere: unknown sweep 'demoo'; known: none"),
-        (["tables", "--work-dir", "nowhere"], "error: nowhere: holds no records; run a sweep first, or pass --work-dir"),
+        (["tables", "--work-dir", "nowhere"], "error: nowhere: holds no records; run a sweep first, or pass"),
         (["train", *TINY, "--method", "hetroakd"], "error: unknown method 'hetroakd'; did you mean heteroakd?"),
-        (["train", *TINY[:-1], "deeplabv3_tny"], "error: unknown model 'deeplabv3_tny'; did you mean deeplabv3_tiny or"),
+        (["train", *TINY[:-1], "deeplabv3_tny"], "error: unknown model 'deeplabv3_tny'; did you mean deeplabv3_tiny"),
         (["train", *TINY, "--method", "kd"], "error: method kd: needs --teacher RUN, or --teacher CHECKPOINT"),
         (["train", *TINY, "--teacher", "x"], "error: --teacher: method student has none; leave it out"),
         (["train", *TINY, "--method", "kd", "--teacher", "x"], "error: --teacher x: neither a run in work_dirs nor a"),
         (["train", *TINY, "--set", "a=1"], "error: method student: unknown key 'a'; known: none"),
         (["train", *TINY, "--set", "a"], "error: --set: 'a' is not KEY=VALUE"),
-        (["train", *TINY, "--cfg-options", "optim.lr=fast"], "error: --cfg-options: optim.lr: Input should be a valid num"),
-        (["train", *TINY, "--cfg-options", "data.batch=3"], "error: data.batch: another effective batch is another pro"),
+        (["train", *TINY, "--cfg-options", "optim.lr=fast"], "error: --cfg-options: optim.lr: Input should be"),
+        (["train", *TINY, "--cfg-options", "data.batch=3"], "error: data.batch: another effective batch"),
         (["train", *TINY, "--weights", "none.pth"], "error: weights none.pth: no such file"),
         (["train", *TINY, "--amp", *SHORT], "error: --amp: needs a CUDA device; train in fp32 here"),
     ],
@@ -124,9 +124,9 @@ def test_train_a_student_then_distil_it_then_say_that_it_is_done(world, capsys):
 
 
 def test_a_teacher_file_that_would_run_code_is_refused(world, capsys):
-    from tests.benchmark.toolbox.test_checkpoints import Evil
-
     import torch
+
+    from tests.benchmark.toolbox.test_checkpoints import Evil
 
     torch.save({"state_dict": Evil(world.folder / "trace")}, world.folder / "evil.pth")
     arguments = ["train", *TINY, "--method", "kd", "--teacher", str(world.folder / "evil.pth")]

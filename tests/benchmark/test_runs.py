@@ -83,6 +83,7 @@ def test_overrides_change_the_recipe_and_nothing_else():
         ({"lr": 1}, r"--cfg-options: unknown override 'lr'"),
         ({"optim.lr.x": 1}, r"--cfg-options: unknown override 'optim.lr.x'"),
         ({"data.batch": "8"}, r"--cfg-options: data.batch: Input should be a valid integer, got '8'"),
+        ({"optim.warmup": 9999}, r"--cfg-options: optim.warmup 9999 is not below data.iterations \d+$"),
         ({"data.iterations": 0}, r"--cfg-options: data.iterations: Input should be greater than 0, got 0"),
     ],
 )

@@ -8,9 +8,8 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from mmseg.models import SegDataPreProcessor
 
-from benchmark import definitions
+from benchmark import definitions, trainer
 from benchmark import distiller as distiller_module
-from benchmark import trainer
 from benchmark.errors import KdsegError
 from benchmark.member import Member
 from benchmark.networks import network

@@ -1,4 +1,4 @@
-"""A method with everything that makes resuming hard: a projector, an adversary, a bank, and noise from all generators."""
+"""A method with all that makes resuming hard: a projector, an adversary, a bank, and noise from all generators."""
 
 import random
 
