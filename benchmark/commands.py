@@ -17,7 +17,7 @@ from benchmark.errors import KdsegError, unknown
 from benchmark.files import register
 from benchmark.networks import network, networks
 from benchmark.runs import Execution, Job, Run, TeacherSource, make_run
-from benchmark.store import RunDirectory, State, manifests, records, write_manifest
+from benchmark.store import RunDirectory, State, Status, manifests, records, write_manifest
 
 SWEEPS = Path(__file__).parent.parent / "slurm" / "sweeps"
 
@@ -44,7 +44,7 @@ def train(arguments: Namespace) -> int:
         precision="amp" if arguments.amp else "fp32",
     )  # fmt: skip
     directory = RunDirectory(arguments.work_dir, run.id)
-    if directory.record() is None:
+    if directory.intact_record() is None:
         if not arguments.resume:
             for file in directory.resume_files().values():
                 file.unlink()
@@ -279,7 +279,11 @@ def _say_record(directory: RunDirectory) -> int:
 
 def _status_row(run: Run, work_dir: Path) -> dict[str, Any]:
     directory = RunDirectory(work_dir, run.id)
-    now, record = directory.status(), directory.record()
+    try:
+        now, record = directory.status(), directory.record()
+    except KdsegError as error:
+        now = Status(state=State.FAILED, iteration=0, iterations=0, time=0, host="", pid=0, message=str(error))
+        record = None
     state = record.outcome if record else now.state if now else State.WAITING
     done = f"{record.result.last.miou:.2f}" if record and record.result else ""
     progress = f"{now.iteration}/{now.iterations}" if now else ""

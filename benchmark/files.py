@@ -45,6 +45,19 @@ def write_bytes(file: Path, content: bytes) -> None:
         stream.write(content)
 
 
+def append_line(file: Path, line: str) -> None:
+    """Append a line to a text file.
+
+    Raises:
+        KdsegError: the file cannot be written.
+    """
+    try:
+        with file.open("a", encoding="utf-8") as stream:
+            stream.write(line + "\n")
+    except OSError as error:
+        raise KdsegError(f"{file}: cannot be written: {error.strerror or error}") from error
+
+
 @contextmanager
 def replacing(file: Path) -> Iterator[IO[bytes]]:
     """A stream whose content becomes `file` at the end; on an error nothing is left behind.

@@ -6,6 +6,7 @@ import json
 import statistics
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from torch import nn
 from benchmark import definitions
 from benchmark.distiller import Distiller
 from benchmark.errors import KdsegError
-from benchmark.files import by_sha256
+from benchmark.files import append_line, by_sha256
 from benchmark.method import Method, Shapes, Taps
 from benchmark.metrics import scores
 from benchmark.networks import network
@@ -31,6 +32,14 @@ from benchmark.toolbox.segmentation import Batch
 
 class Diverged(Exception):
     """A loss or gradient is not finite; the message says which."""
+
+
+class DamagedResume(KdsegError):
+    """A resume file that cannot be read; the run can go on from an older one."""
+
+    def __init__(self, file: Path, reason: str) -> None:
+        super().__init__(reason)
+        self.file = file
 
 
 class Member:
@@ -179,9 +188,12 @@ class Member:
 
     def _load_resume(self, iteration: int) -> None:
         file = self.directory.resume_files()[iteration]
-        state = checkpoints.load(file)
-        if state.get("run") != self.run.id:
-            raise KdsegError(f"{file}: belongs to run {state.get('run')}, not {self.run.id}; move it away")
+        try:
+            state = checkpoints.load(file)
+        except KdsegError as error:
+            raise DamagedResume(file, str(error)) from None
+        if not isinstance(state, dict) or state.get("run") != self.run.id:
+            raise DamagedResume(file, f"{file}: is no resume file of run {self.run.id}")
         self.student.load_state_dict(state["student"])
         self.method.load_state_dict(state["method"])
         self.optimizer.load_state_dict(state["optimizer"])
@@ -202,8 +214,7 @@ class Member:
         return statistics.median(self.step_seconds) if self.step_seconds else 0.0
 
     def _log(self, line: dict[str, Any]) -> None:
-        with (self.directory.path / "scalars.jsonl").open("a") as file:
-            file.write(json.dumps(line) + "\n")
+        append_line(self.directory.path / "scalars.jsonl", json.dumps(line))
 
 
 def _build_student(run: Run, files: Mapping[str, str]) -> nn.Module:

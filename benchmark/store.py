@@ -17,6 +17,7 @@ import io
 import json
 import os
 import socket
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,7 +28,7 @@ from typing import Any
 import numpy as np
 
 from benchmark.errors import KdsegError
-from benchmark.files import write_bytes, write_json
+from benchmark.files import file_sha256, write_bytes, write_json
 from benchmark.frozen import Frozen, parse, read_json
 from benchmark.runs import Manifest, Run
 
@@ -187,9 +188,22 @@ class RunDirectory:
         write_json(self.path / "status.json", status.model_dump(mode="json"))
 
     def record(self) -> Record | None:
-        """The record, if the run is finished."""
+        """The record, if the run is finished; a damaged one is an error."""
         file = self.path / "record.json"
         return read_record(file) if file.exists() else None
+
+    def intact_record(self) -> Record | None:
+        """The record, if it and the areas it names are whole; else what is damaged is set aside and None returned."""
+        areas = self.path / "areas.npz"
+        try:
+            record = self.record()
+        except KdsegError as error:
+            set_aside(self.path / "record.json", str(error))
+            return None
+        if record and record.areas_sha256 and not (areas.is_file() and file_sha256(areas) == record.areas_sha256):
+            set_aside(self.path / "record.json", f"{areas}: is missing or not what the record says")
+            return None
+        return record
 
     def finish(self, record: Record) -> None:
         """Write the record (everything it names is already there), then drop what only a resume needs."""
@@ -212,8 +226,7 @@ class RunDirectory:
         """Drop the lines of `scalars.jsonl` after an iteration: a killed attempt wrote them, and they come again."""
         file = self.path / "scalars.jsonl"
         if file.exists():
-            lines = [line for line in file.read_text().splitlines() if line.endswith("}")]
-            kept = [line for line in lines if json.loads(line)["iteration"] <= iteration]
+            kept = [line for line in file.read_text(errors="replace").splitlines() if _iteration(line) <= iteration]
             write_bytes(file, "".join(line + "\n" for line in kept).encode())
 
     @contextmanager
@@ -236,11 +249,31 @@ class RunDirectory:
 def records(folder: Path) -> list[Record]:
     """All records in a work directory or a folder of run directories, by run id.
 
-    Raises:
-        KdsegError: a record that cannot be read, named.
+    One that cannot be read is named on stderr and left out; its run counts as not finished and will be trained again.
     """
+    found = []
     files = [*Path(folder).glob("*/record.json"), *Path(folder).glob("runs/*/record.json")]
-    return [read_record(file) for file in sorted(files, key=lambda file: file.parent.name)]
+    for file in sorted(files, key=lambda file: file.parent.name):
+        try:
+            found.append(read_record(file))
+        except KdsegError as error:
+            print(f"left out: {error}", file=sys.stderr)
+    return found
+
+
+def set_aside(file: Path, why: str) -> None:
+    """Rename a damaged file, so that nothing takes it for whole and nobody loses it; says so on stderr."""
+    place = file.with_name(file.name + ".damaged")
+    file.replace(place)
+    print(f"set aside as {place.name}: {why}", file=sys.stderr)
+
+
+def _iteration(line: str) -> float:
+    """The iteration of a line of `scalars.jsonl`; a line that a killed process left half-written comes last."""
+    try:
+        return json.loads(line)["iteration"]
+    except (ValueError, KeyError, TypeError):
+        return float("inf")
 
 
 def write_manifest(work_dir: Path, manifest: Manifest) -> None:

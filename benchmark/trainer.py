@@ -23,14 +23,14 @@ from benchmark.distiller import teacher_taps
 from benchmark.errors import KdsegError
 from benchmark.evaluation import Evaluated, evaluate
 from benchmark.files import by_sha256, file_sha256
-from benchmark.member import Member, trainable
+from benchmark.member import DamagedResume, Member, trainable
 from benchmark.method import Taps
 from benchmark.networks import network
 from benchmark.provenance import code_version, provenance
 from benchmark.randomness import stream
 from benchmark.registry import method_class
 from benchmark.runs import HARNESS, Job, Run, TeacherSource, cohort_key, resolve_recipe
-from benchmark.store import Cost, Record, RunDirectory, State, write_areas
+from benchmark.store import Cost, Record, RunDirectory, State, set_aside, write_areas
 from benchmark.toolbox import checkpoints
 from benchmark.toolbox.data import train_batches, train_dataset, val_dataset
 from benchmark.toolbox.networks import build_network
@@ -66,16 +66,21 @@ def train_job(job: Job, stop: Callable[[], bool] = lambda: False) -> list[str]:
         for run in job.runs:
             directories[run.id].create(run)
             locks.enter_context(directories[run.id].lock())
-        unfinished = [run for run in job.runs if directories[run.id].record() is None]
+        unfinished = [run for run in job.runs if directories[run.id].intact_record() is None]
         failures = []
-        for iteration, runs in _resume_groups(unfinished, directories):
+        while unfinished:
+            iteration, runs = _next_group(unfinished, directories)
             try:
                 cohort = Cohort(job, runs, iteration, device, stop)
+            except DamagedResume as damage:
+                set_aside(damage.file, str(damage))
+                continue
             except Exception as error:
                 for run in runs:
                     directories[run.id].write_status(State.FAILED, iteration, 0, message=_one_line(error))
                 raise
             failures += cohort.train()
+            unfinished = [run for run in unfinished if run not in runs]
     return failures
 
 
@@ -340,18 +345,15 @@ def _one_line(error: Exception) -> str:
     return said if isinstance(error, KdsegError) else f"{type(error).__name__}: {said}"
 
 
-def _resume_groups(runs: Sequence[Run], directories: dict[str, RunDirectory]) -> list[tuple[int, list[Run]]]:
-    """Runs grouped by the iteration they go on from: all together where they share one, else each group on its own."""
-    if not runs:
-        return []
+def _next_group(runs: Sequence[Run], directories: dict[str, RunDirectory]) -> tuple[int, list[Run]]:
+    """The runs that go on together, and from where: all where they share an iteration, else those furthest behind."""
     saved = {run.id: set(directories[run.id].resume_files()) for run in runs}
     common = set.intersection(*saved.values())
     if common:
-        return [(max(common), list(runs))]
-    groups: dict[int, list[Run]] = {}
-    for run in runs:
-        groups.setdefault(max(saved[run.id], default=0), []).append(run)
-    return sorted(groups.items())
+        return max(common), list(runs)
+    newest = {run.id: max(saved[run.id], default=0) for run in runs}
+    iteration = min(newest.values())
+    return iteration, [run for run in runs if newest[run.id] == iteration]
 
 
 def _check_agreement(runs: Sequence[Run]) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmark.errors import KdsegError
 from benchmark.files import write_json
 from benchmark.runs import Job, Run
 from benchmark.store import RunDirectory
@@ -63,8 +64,11 @@ def run_jobs(jobs: Sequence[Job], parallel: int, tick: Callable[[], None] = lamb
 
 
 def finished(run: Run, work_dir: Path) -> bool:
-    """Whether a run has a record."""
-    return (RunDirectory(work_dir, run.id).path / "record.json").exists()
+    """Whether a run has a record that can be read."""
+    try:
+        return RunDirectory(work_dir, run.id).record() is not None
+    except KdsegError:
+        return False
 
 
 def log_file(job: Job) -> Path:

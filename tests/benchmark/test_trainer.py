@@ -222,7 +222,8 @@ class Reseed(Hook):
 
 def test_a_plain_run_equals_mmengines_runner_bit_for_bit(world, tmp_path):
     """Given our sampler, seeded data set and re-seeding hook, stock training gives the same weights."""
-    run = world.run("student", optim_clip_norm=10.0, optim_warmup=2)
+    sgd = {"optim_optimizer": "SGD", "optim_lr": 0.05, "optim_decay_norm": True}
+    run = world.run("student", optim_clip_norm=10.0, optim_warmup=2, **sgd)
     world.train([run], "a")
     protocol = definitions.protocol("demo")
     recipe = resolve_recipe(protocol, network(run.model), run.overrides)
@@ -258,3 +259,31 @@ def test_a_plain_run_equals_mmengines_runner_bit_for_bit(world, tmp_path):
     torch.manual_seed(1234)
     runner.train()
     assert checkpoints.weights_hash(model) == world.record(run, "a").student_sha256
+
+
+def test_a_damaged_resume_file_is_set_aside_and_the_older_one_used(world, teacher, capsys):
+    runs = cohort(world, teacher)
+    world.train(runs, "a")
+    count = iter(range(1, 100))
+    with pytest.raises(Interrupted):
+        world.train(runs, "b", stop=lambda: next(count) == 3, checkpoint_interval=1)
+    newest = world.directory(runs[1], "b").path / "resume_3.pth"
+    newest.write_bytes(newest.read_bytes()[:5000])
+    world.train(runs, "b")
+    assert "set aside as resume_3.pth.damaged: " in capsys.readouterr().err
+    assert newest.with_name("resume_3.pth.damaged").exists()
+    assert all(world.equal(run, "a", "b") for run in runs)
+
+
+@pytest.mark.parametrize("name", ["record.json", "areas.npz"])
+@pytest.mark.parametrize("damage", ["cut", "gone"])
+def test_a_damaged_result_is_set_aside_and_made_again(world, capsys, name, damage):
+    run = world.run("student")
+    world.train([run], "a")
+    world.train([run], "b")
+    file = world.directory(run, "b").path / name
+    file.write_bytes(file.read_bytes()[:-100]) if damage == "cut" else file.unlink()
+    world.train([run], "b")
+    said = capsys.readouterr().err
+    assert ("set aside as record.json.damaged" in said) == (name == "areas.npz" or damage == "cut")
+    assert world.equal(run, "a", "b")
