@@ -120,7 +120,7 @@ def tables(arguments: Namespace) -> int:
     if "terminal" in formats:
         for table in made:
             Console().print(to_terminal(table))
-    _say_where({"tables": [str(path) for path in written], "records": [str(work_dir / "runs")]})
+    _say_where({"tables": [str(path) for path in written], "records": [str(_record_folder(work_dir))]})
     return 0
 
 
@@ -306,6 +306,11 @@ def _reason(work_dir: Path) -> Callable[[str], str]:
         )
 
     return reason
+
+
+def _record_folder(work_dir: Path) -> Path:
+    """Where the run directories of a work directory are; a folder of records is one itself."""
+    return work_dir / "runs" if (work_dir / "runs").is_dir() else work_dir
 
 
 def _records(work_dir: Path) -> Any:

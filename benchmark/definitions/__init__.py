@@ -160,8 +160,11 @@ def protocol(name: str) -> Protocol:
 
 
 def definition_hash(definition: Dataset | Protocol) -> str:
-    """What a run id holds of a definition: everything but the texts that are only shown."""
-    return content_hash(definition.model_dump(mode="json", exclude={"title", "source"}))
+    """What a run id holds of a definition: everything but the texts that are only shown.
+
+    Fields at their default are left out, so that a field which is added later changes no old run.
+    """
+    return content_hash(definition.model_dump(mode="json", exclude={"title", "source"}, exclude_defaults=True))
 
 
 def _load(kind: type[D], folder: Literal["datasets", "protocols"], name: str) -> D:
