@@ -34,12 +34,24 @@ def by_sha256(files: Mapping[str, str], sha256: str) -> Path:
     return path
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder with its parents, unless it is there.
+
+    Raises:
+        KdsegError: it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise KdsegError(f"{folder}: cannot be written: {error.strerror or error}") from error
+
+
 def write_json(file: Path, data: Any) -> None:
     """Write JSON so that a reader sees the old content or the new, never a part."""
     write_bytes(file, (json.dumps(data, indent=1, allow_nan=False, ensure_ascii=False) + "\n").encode())
 
 
-def write_bytes(file: Path, content: bytes) -> None:
+def write_bytes(file: Path, content: bytes | memoryview) -> None:
     """Write a file under a temporary name, make it durable, and put it in place."""
     with replacing(file) as stream:
         stream.write(content)

@@ -44,7 +44,7 @@ class Run(Frozen):
     overrides: dict[str, Any]
     precision: Literal["fp32", "amp"]
     seed: int
-    harness: int = HARNESS
+    harness: int
 
     @property
     def id(self) -> str:
@@ -170,6 +170,7 @@ def make_run(
         overrides=overrides or {},
         precision=precision,
         seed=seed,
+        harness=HARNESS,
     )
 
 

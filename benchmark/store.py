@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 
 from benchmark.errors import KdsegError
-from benchmark.files import file_sha256, write_bytes, write_json
+from benchmark.files import file_sha256, make_folder, write_bytes, write_json
 from benchmark.frozen import Frozen, parse, read_json
 from benchmark.runs import Manifest, Run
 
@@ -158,7 +158,7 @@ class RunDirectory:
 
     def create(self, run: Run) -> None:
         """Write `run.json`, or check that the one that is there says the same."""
-        self.path.mkdir(parents=True, exist_ok=True)
+        make_folder(self.path)
         file = self.path / "run.json"
         if not file.exists():
             write_json(file, run.model_dump(mode="json"))
@@ -279,7 +279,7 @@ def _iteration(line: str) -> float:
 def write_manifest(work_dir: Path, manifest: Manifest) -> None:
     """Note what a sweep is made of."""
     folder = Path(work_dir) / "sweeps"
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     write_json(folder / f"{manifest.sweep}.json", manifest.model_dump(mode="json"))
 
 

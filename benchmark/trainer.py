@@ -271,7 +271,7 @@ class Cohort:
         if time.perf_counter() - self.said < CONSOLE_S or seconds is None:
             return
         self.said = time.perf_counter()
-        losses = "  ".join(f"{m.run.method.name} {float(sum(m.losses.values())):.3f}" for m in self.alive)
+        losses = "  ".join(f"{m.run.method.name} {float(sum(m.losses.values()).detach()):.3f}" for m in self.alive)
         eta = seconds * (self.recipe.iterations - self.iteration)
         print(
             f"iteration {self.iteration}/{self.recipe.iterations}  {seconds:.2f} s/it  ETA {eta:.0f} s  loss: {losses}",

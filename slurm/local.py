@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmark.errors import KdsegError
-from benchmark.files import write_json
+from benchmark.files import make_folder, write_json
 from benchmark.runs import Job, Run
 from benchmark.store import RunDirectory
 from benchmark.worker import Exit
@@ -79,7 +79,7 @@ def log_file(job: Job) -> Path:
 def _start(job: Job) -> subprocess.Popen:
     """Start a job in its own process group, so that Ctrl-C reaches it once, from us."""
     log = log_file(job)
-    log.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(log.parent)
     file = log.with_suffix(".json")
     write_json(file, job.model_dump(mode="json"))
     threads = {"OMP_NUM_THREADS": str(job.execution.threads)}

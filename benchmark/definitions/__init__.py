@@ -5,6 +5,7 @@ A definition's content hash is part of every run id, so a changed file can never
 
 from __future__ import annotations
 
+import re
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Literal, Self, TypeVar
@@ -21,7 +22,13 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class Split(Frozen):
-    """Where one split lies below the data root; `names` is a text file with one sample name a line."""
+    """Where one split lies below the data root.
+
+    Attributes:
+        images, labels: folders; the files may lie in folders below them, of the same names in both.
+        names: a text file with one sample name a line (no suffix); None: every image and every label is of the split.
+        count: how many samples the official split has.
+    """
 
     images: str
     labels: str
@@ -35,12 +42,15 @@ class Dataset(Frozen):
     Attributes:
         layout: `files` (image and label folders below a data root) or `drawn` (made by our generator; no root).
         generator: version of that generator, so that another drawing is another dataset.
-        dependent: name prefix length that marks dependent images (one block for the bootstrap); 0 if independent.
+        obtain: where files come from that a plain download does not hold; shown when they are missing.
+        dependent: regular expression for the start of a name; images where it matches the same text depend on each
+            other (one block for the bootstrap). The default, the whole name, makes all independent.
     """
 
     name: str
     title: str
     source: str
+    obtain: str = ""
     layout: Literal["files", "drawn"]
     generator: int | None = None
     classes: tuple[str, ...]
@@ -48,8 +58,13 @@ class Dataset(Frozen):
     image_suffix: str = ".png"
     label_suffix: str = ".png"
     reduce_zero_label: bool = False
-    dependent: int = 0
+    dependent: str = ".*"
     splits: dict[Literal["train", "val"], Split]
+
+    def block(self, name: str) -> str:
+        """What the images that depend on image `name` have in common."""
+        match = re.match(self.dependent, name)
+        return match[0] if match else name
 
 
 class Normalisation(Frozen):
@@ -159,12 +174,16 @@ def protocol(name: str) -> Protocol:
     return _load(Protocol, "protocols", name)
 
 
+_SHOWN = {"title", "source", "obtain", "dependent"}
+"""What changes no training: texts, and how statistics block the images."""
+
+
 def definition_hash(definition: Dataset | Protocol) -> str:
-    """What a run id holds of a definition: everything but the texts that are only shown.
+    """What a run id holds of a definition: everything that can change a training.
 
     Fields at their default are left out, so that a field which is added later changes no old run.
     """
-    return content_hash(definition.model_dump(mode="json", exclude={"title", "source"}, exclude_defaults=True))
+    return content_hash(definition.model_dump(mode="json", exclude=_SHOWN, exclude_defaults=True))
 
 
 def _load(kind: type[D], folder: Literal["datasets", "protocols"], name: str) -> D:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
+from io import BytesIO
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -14,7 +15,7 @@ from mmengine.logging import HistoryBuffer
 from torch import Tensor, nn
 
 from benchmark.errors import KdsegError
-from benchmark.files import replacing
+from benchmark.files import write_bytes
 
 
 def _history_method(owner: Any, name: str) -> Any:
@@ -40,9 +41,13 @@ _HARMLESS = [
 
 
 def save(file: Path, content: dict[str, Any]) -> None:
-    """Write a checkpoint atomically."""
-    with replacing(file) as stream:
-        torch.save(content, stream)
+    """Write a checkpoint atomically.
+
+    By way of memory: where a disk is full, torch's own writer hides the cause.
+    """
+    buffer = BytesIO()
+    torch.save(content, buffer)
+    write_bytes(file, buffer.getbuffer())
 
 
 def load(file: Path) -> Any:

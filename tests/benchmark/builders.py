@@ -33,7 +33,7 @@ def run(method: MethodSetting | None = None, seed: int = 0, teacher: TeacherSour
     inputs: dict[str, Any] = {
         "dataset": "drawn", "dataset_hash": "d" * 16, "protocol": "demo", "protocol_hash": "p" * 16,
         "model": STUDENT_MODEL, "weights": None, "teacher": teacher, "method": method or setting(), "overrides": {},
-        "precision": "fp32", "seed": seed,
+        "precision": "fp32", "seed": seed, "harness": 1,
     }  # fmt: skip
     return Run(**(inputs | more))
 

@@ -13,7 +13,7 @@ from benchmark.store import STALE_S, RunDirectory, State, read_record, records
 RUN = Run(
     dataset="drawn", dataset_hash="a", protocol="demo", protocol_hash="b", model="deeplabv3_tiny", weights=None,
     teacher=None, method=MethodSetting(name="student", version=1, variant="Student", hyper={}), overrides={},
-    precision="fp32", seed=0,
+    precision="fp32", seed=0, harness=1,
 )  # fmt: skip
 
 

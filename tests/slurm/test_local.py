@@ -1,13 +1,6 @@
-import random
-import signal
-import subprocess
-import sys
-import time
-
 import pytest
 
 from benchmark.runs import Job
-from benchmark.store import State
 from benchmark.worker import Exit
 from slurm import local
 from slurm.local import run_jobs
@@ -84,50 +77,3 @@ def test_a_failed_job_says_the_last_line_of_its_log(tmp_path, jobs):
     (outcome,) = run_jobs([job], parallel=1)
     assert outcome.exit == Exit.UNUSABLE
     assert outcome.message.startswith("error: ") and "\n" not in outcome.message
-
-
-@pytest.mark.slow
-def test_killed_workers_resume_and_end_in_equal_records(full_world):
-    """Real processes, killed without warning at random moments, give the records of an undisturbed job."""
-    runs = [full_world.run("student", data_iterations=60, optim_lr=rate) for rate in (0.01, 0.02)]
-    assert subprocess.run(*_worker(full_world, runs, "a"), check=False).returncode == Exit.DONE
-    moments = random.Random(0)
-    for kill in range(1, 5):
-        process = subprocess.Popen(*_worker(full_world, runs, "b"))
-        _wait_for_iteration(full_world.directory(runs[-1], "b"), 10 * kill)
-        time.sleep(moments.uniform(0, 0.3))
-        process.kill()
-        process.wait()
-    assert subprocess.run(*_worker(full_world, runs, "b"), check=False).returncode == Exit.DONE
-    assert all(full_world.equal(run, "a", "b") for run in runs)
-    assert len(full_world.record(runs[0], "b").provenance.resumed_at) >= 3
-
-
-@pytest.mark.slow
-def test_a_worker_that_is_asked_to_stop_writes_where_it_was(full_world):
-    run = full_world.run("student", data_iterations=100000)
-    process = subprocess.Popen(*_worker(full_world, [run], "a"))
-    directory = full_world.directory(run, "a")
-    _wait_for_iteration(directory, 1)
-    process.send_signal(signal.SIGINT)
-    assert process.wait(timeout=60) == Exit.INTERRUPTED
-    assert directory.status().state is State.INTERRUPTED
-    assert directory.status().iteration in directory.resume_files()
-
-
-def _wait_for_iteration(directory, iteration):
-    """Until a resume file of that iteration or the heartbeat says that it was reached."""
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline:
-        now = directory.status()
-        if max([now.iteration if now else 0, *directory.resume_files()]) >= iteration:
-            return
-        time.sleep(0.05)
-    raise TimeoutError(f"{directory.path} did not reach iteration {iteration}")
-
-
-def _worker(world, runs, place):
-    world.folder.joinpath(place).mkdir(exist_ok=True)
-    file = world.folder / place / "job.json"
-    file.write_text(world.job(runs, place, checkpoint_interval=5).model_dump_json())
-    return ([sys.executable, "-m", "benchmark.worker", str(file)],)
