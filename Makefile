@@ -23,10 +23,10 @@ demo: setup
 	@$(BIN)/kdseg tables --work-dir work_dirs/demo
 
 test: setup lint
-	$(BIN)/pytest -m "not slow"
+	$(BIN)/pytest -n 2 -m "not slow"
 
 test-slow: setup
-	$(BIN)/pytest -m slow
+	$(BIN)/pytest -n 2 -m slow
 
 lint: setup
 	$(BIN)/ruff check .

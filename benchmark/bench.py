@@ -20,13 +20,14 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmark import definitions
-from benchmark.distiller import Distiller, teacher_taps
+from benchmark.distiller import Distiller
 from benchmark.files import register, write_json
 from benchmark.networks import network
 from benchmark.plan import method_setting
 from benchmark.provenance import code_version, package_versions, processor
 from benchmark.runs import Execution, Job, Run, TeacherSource, make_run
 from benchmark.store import RunDirectory
+from benchmark.teacher import Teacher
 from benchmark.toolbox import checkpoints
 from benchmark.toolbox.networks import build_network, forward_taps
 from benchmark.toolbox.segmentation import task_losses
@@ -86,7 +87,7 @@ def measure_step(folder: Path, rounds: int, size: int, batch: int) -> dict[str, 
             steps.append(time.perf_counter() - start)
         outside = steps[-1] - sum(inside) + cohort.data_seconds[-1]
         shares.append(outside / (steps[-1] + cohort.data_seconds[-1]))
-        floors.append(_seconds(lambda p=prepared: _floor(cohort.teacher, plain.student, plain.optimizer, p)))
+        floors.append(_seconds(lambda p=prepared: _floor(cohort.teacher.network, plain.student, plain.optimizer, p)))
         if len(steps) > rounds:
             break
     step, floor = statistics.median(steps[1:]), statistics.median(floors[1:])
@@ -115,8 +116,6 @@ def _inside_networks() -> Iterator[list[float]]:
 
     from mmengine.optim import OptimWrapper
 
-    import benchmark.trainer as trainer
-
     spent: list[float] = []
 
     def timed(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -130,7 +129,7 @@ def _inside_networks() -> Iterator[list[float]]:
         return wrapper
 
     with (
-        patch.object(trainer, "teacher_taps", timed(teacher_taps)),
+        patch.object(Teacher, "taps", timed(Teacher.taps)),
         patch.object(Distiller, "forward", timed(Distiller.forward)),
         patch.object(OptimWrapper, "backward", timed(OptimWrapper.backward)),
         patch.object(OptimWrapper, "step", timed(OptimWrapper.step)),

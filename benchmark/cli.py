@@ -1,8 +1,9 @@
-"""The command line `kdseg`: what can be typed. What it does is in `benchmark.commands`, imported after parsing."""
+"""The command line `kdseg`: what can be typed. What it does is in `benchmark/commands/`, imported after parsing."""
 
 from __future__ import annotations
 
 import argparse
+import importlib
 import sys
 import traceback
 from pathlib import Path
@@ -10,15 +11,20 @@ from pathlib import Path
 from benchmark.errors import KdsegError
 
 WORK_DIR = Path("work_dirs")
+MODULES = {
+    "train": "training", "sweep": "training", "clean": "training",
+    "status": "reading", "tables": "reading", "figures": "reading",
+    "export": "deploying", "eval": "deploying", "predict": "deploying",
+    "list": "listing", "show": "listing", "analyze": "listing", "doctor": "listing",
+}  # fmt: skip
+"""The module of `benchmark/commands/` that holds each command."""
 
 
 def main(argv: list[str] | None = None) -> int:
     """Parse, run, and turn every mistake of the user's into one line; `--debug` shows the traceback."""
     arguments = parser().parse_args(argv)
     try:
-        from benchmark import commands
-
-        return getattr(commands, arguments.handler)(arguments)
+        return getattr(importlib.import_module(f"benchmark.commands.{arguments.module}"), arguments.function)(arguments)
     except KdsegError as error:
         if arguments.debug:
             raise
@@ -51,7 +57,7 @@ def parser() -> argparse.ArgumentParser:
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )  # fmt: skip
         sub.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help="show tracebacks")
-        sub.set_defaults(handler=name)
+        sub.set_defaults(module=MODULES[name], function=name)
         return sub
 
     train = command(
@@ -101,7 +107,7 @@ def parser() -> argparse.ArgumentParser:
     _store(figures)
 
     listing = command("list", "methods, models, datasets, protocols, sweeps", "kdseg list methods")
-    listing.set_defaults(handler="list_names")
+    listing.set_defaults(function="list_names")
     listing.add_argument("kind", choices=("methods", "models", "datasets", "protocols", "sweeps"))
 
     show = command("show", "all about one method, model, dataset or protocol", "kdseg show heteroakd")
@@ -111,8 +117,53 @@ def parser() -> argparse.ArgumentParser:
     clean.add_argument("--yes", action="store_true", help="really remove (default: only say what)")
     _store(clean)
 
+    export = command(
+        "export", "a finished student as plain mmsegmentation files, a config and a checkpoint",
+        "kdseg export 7c1d04a5c05bd3f1 --work-dir work_dirs/demo --out exported",
+    )  # fmt: skip
+    export.add_argument("run", help="id or folder of a finished run")
+    export.add_argument("--out", type=Path, required=True, help="folder to write to")
+    export.add_argument("--best", action="store_true", help="the weights of the best validation, not the last ones")
+    _store(export)
+
+    score = command(
+        "eval", "score a checkpoint: an exported student, a run's, or any of mmsegmentation",
+        "kdseg eval exported --dataset drawn",
+    )  # fmt: skip
+    score.set_defaults(function="score")
+    score.add_argument("--dataset", help="see `kdseg list datasets` (default: the one that the student was trained on)")
+    score.add_argument("--split", choices=("train", "val"), default="val")
+    score.add_argument("--data-root", type=Path, help="folder of a dataset that has files")
+    score.add_argument("--format", choices=("table", "json"), default="table")
+    _network(score)
+
+    predict = command(
+        "predict", "write the predicted classes of a folder of images as PNGs",
+        "kdseg predict exported --images DIR --out predicted --format palette",
+    )  # fmt: skip
+    predict.add_argument("--images", type=Path, required=True, help="folder of images; those in folders below it too")
+    predict.add_argument("--out", type=Path, required=True, help="folder to write to, under the images' names")
+    predict.add_argument(
+        "--format", choices=("labels", "palette", "cityscapes"), default="labels",
+        help="classes 0, 1, ... as grey values (default); the same with colours, as VOC's server wants them; "
+        "Cityscapes' labelIds, as its server wants them",
+    )  # fmt: skip
+    predict.add_argument("--dataset", help="whose classes and colours they are, if the checkpoint does not say")
+    _network(predict)
+
     analyze = command("analyze", "measure networks and write the facts about them", "kdseg analyze networks")
     analyze.add_argument("what", choices=("networks",))
+
+    doctor = command(
+        "doctor", "what this machine can do, and how to mend what is missing",
+        "kdseg doctor --data-root camvid=DIR --weights-dir DIR",
+    )  # fmt: skip
+    doctor.add_argument(
+        "--data-root", nargs="+", action="extend", default=[], metavar="NAME=DIR", help="folders of datasets with files"
+    )
+    doctor.add_argument("--weights-dir", type=Path, help="folder of weight files (default: $KDSEG_WEIGHTS)")
+    doctor.add_argument("--format", choices=("table", "json"), default="table")
+    _store(doctor)
     return root
 
 
@@ -120,17 +171,32 @@ def _store(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--work-dir", type=Path, default=WORK_DIR, help=f"where runs are kept (default {WORK_DIR})")
 
 
+def _network(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("checkpoint", type=Path, help="a checkpoint, a run directory, or a folder that export wrote")
+    sub.add_argument(
+        "--config", type=Path, help="its mmseg config; it is Python and is executed (default: what lies beside the "
+        "checkpoint, read as data and never executed)",
+    )  # fmt: skip
+    sub.add_argument("--model", help="instead of a config: one of our networks, with --protocol")
+    sub.add_argument("--protocol", help="with --model: the protocol that says how pixels are normalised")
+    _device(sub)
+
+
 def _execution(sub: argparse.ArgumentParser) -> None:
     _store(sub)
     sub.add_argument("--data-root", type=Path, help="folder of a dataset that has files")
     sub.add_argument("--weights-dir", type=Path, help="folder of weight files (default: $KDSEG_WEIGHTS)")
-    sub.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
-    sub.add_argument("--threads", type=int, default=1, help="torch threads of a process (default 1)")
+    _device(sub)
     sub.add_argument("--workers", type=int, default=0, help="data-loading processes of a job (default 0)")
     sub.add_argument("--deterministic", action="store_true", help="only deterministic GPU operations")
     sub.add_argument(
         "--checkpoint-interval", type=int, default=100, metavar="N", help="iterations between resume files"
     )
+
+
+def _device(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    sub.add_argument("--threads", type=int, default=1, help="torch threads of a process (default 1)")
 
 
 if __name__ == "__main__":

@@ -42,20 +42,11 @@ class Distiller(nn.Module):
             stream(self.seed, "method", self.method.name, iteration),
             torch.autocast(batch.inputs.device.type, enabled=False),
         ):
-            asked = {name: taps[name].float() for name in self.method.taps if name in taps}
-            losses |= self.method.losses(asked, teacher, batch.target, iteration)
+            ours = {name: taps[name].float() for name in self.method.taps if name in taps}
+            theirs = {name: teacher[name] for name in self.method.taps if name in teacher}
+            losses |= self.method.losses(ours, theirs, batch.target, iteration)
         return losses
 
     def method_state(self) -> dict[str, Any]:
         """Parameters and buffers of the method's parts."""
         return self.method.state_dict()
-
-
-def teacher_taps(teacher: nn.Module, inputs: Tensor, names: set[str]) -> dict[str, Tensor]:
-    """The taps of a frozen teacher, float32, without gradient.
-
-    `no_grad` and not `inference_mode`: students use these tensors in differentiable operations, and their version
-    counters tell who damages them.
-    """
-    with torch.no_grad():
-        return {name: tap.float() for name, tap in forward_taps(teacher, inputs, names).items()}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +11,7 @@ from benchmark.errors import KdsegError
 from benchmark.files import write_bytes
 from benchmark.frame import STUDENT, with_delta
 from benchmark.frozen import content_hash
-from benchmark.plots import draw
+from benchmark.plots import Curves, Panel, draw
 from benchmark.published import publication
 from benchmark.store import State
 
@@ -27,46 +26,6 @@ CLAIM = "figure6_minimum_gain"
 ENOUGH = 3
 
 
-@dataclass(frozen=True)
-class Panel:
-    """mIoU against one loss weight, the other one `fixed`.
-
-    Attributes:
-        runs: value of the weight, ascending -> seed -> its run's row of the frame, finished or diverged.
-    """
-
-    axis: str
-    other: str
-    fixed: float
-    runs: dict[float, dict[int, dict[str, Any]]]
-
-
-@dataclass(frozen=True)
-class Sweep:
-    """What one figure shows: runs of one pair that differ in the two weights and the seed alone.
-
-    Attributes:
-        seeds: those that every setting shown was trained with: means and bands are over these.
-        students: mIoU in percent of the student alone per seed of `seeds`; empty if one of them has no result.
-    """
-
-    name: str
-    panels: tuple[Panel, ...]
-    seeds: tuple[int, ...]
-    students: dict[int, float]
-
-    @property
-    def rows(self) -> Rows:
-        """All runs shown, each once."""
-        shown = [row for panel in self.panels for runs in panel.runs.values() for row in runs.values()]
-        return list({row["id"]: row for row in shown}.values())
-
-    def mious(self, runs: dict[int, dict[str, Any]]) -> list[float]:
-        """mIoU per seed of `seeds`; empty if one diverged, or if there is no common seed."""
-        found = [runs[seed] for seed in self.seeds]
-        return [] if any(row["reason"] for row in found) else [row["miou_last"] for row in found]
-
-
 def figure6(frame: pd.DataFrame, folder: Path) -> list[Path]:
     """mIoU against λ1 and λ2: per pair a figure (PDF, PNG), its data (CSV) and its caption (text).
 
@@ -79,8 +38,8 @@ def figure6(frame: pd.DataFrame, folder: Path) -> list[Path]:
     Raises:
         KdsegError: no pair has results at two values of a weight.
     """
-    sweeps = _sweeps(frame)
-    if not sweeps:
+    found = _all_curves(frame)
+    if not found:
         have = sorted({row["variant"] for row in frame.to_dict("records") if row["method"] == METHOD})
         raise KdsegError(
             f"figure 6: needs finished runs of {METHOD} on one pair with two or more values of lambda1 or lambda2 "
@@ -90,52 +49,52 @@ def figure6(frame: pd.DataFrame, folder: Path) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     gain = publication(METHOD).claim(CLAIM).value
     files: dict[Path, bytes] = {}
-    for sweep in sweeps:
-        for suffix, content in draw(sweep, gain).items():
-            files[folder / f"{sweep.name}.{suffix}"] = content
-        files[folder / f"{sweep.name}.csv"] = _data(sweep).encode()
-        files[folder / f"{sweep.name}.txt"] = (caption(sweep) + "\n").encode()
+    for curves in found:
+        for suffix, content in draw(curves, gain).items():
+            files[folder / f"{curves.name}.{suffix}"] = content
+        files[folder / f"{curves.name}.csv"] = _data(curves).encode()
+        files[folder / f"{curves.name}.txt"] = (caption(curves) + "\n").encode()
     for file, content in files.items():
         write_bytes(file, content)
     return list(files)
 
 
-def caption(sweep: Sweep) -> str:
+def caption(curves: Curves) -> str:
     """What a reader must know of the figure, in one paragraph."""
-    published, row = publication(METHOD), sweep.rows[0]
-    claim, seeds = published.claim(CLAIM), ", ".join(map(str, sweep.seeds)) or "none"
-    fixed = " and ".join(f"against {panel.axis} at {panel.other} = {panel.fixed:g}" for panel in sweep.panels)
+    published, row = publication(METHOD), curves.rows[0]
+    claim, seeds = published.claim(CLAIM), ", ".join(map(str, curves.seeds)) or "none"
+    fixed = " and ".join(f"against {panel.axis} at {panel.other} = {panel.fixed:g}" for panel in curves.panels)
     parts = [
         f"HeteroAKD, mIoU {fixed}: our reconstruction of the paper's {claim.where}, whose axes are not known to us. "
         f"{row['teacher']} → {row['student']}, {row['dataset']}, protocol {row['protocol']}, "
-        f"{max(row['iterations'] for row in sweep.rows)} iterations.",
+        f"{max(row['iterations'] for row in curves.rows)} iterations.",
         "mIoU of the last iteration in percent, by mmseg's convention. Each circle is one training; the line is the "
-        f"mean over the seeds that all settings have (n = {len(sweep.seeds)}: {seeds}), the band their range from "
+        f"mean over the seeds that all settings have (n = {len(curves.seeds)}: {seeds}), the band their range from "
         "lowest to highest. One teacher, so no band holds any variance between teachers.",
     ]
-    if sweep.students:
+    if curves.students:
         parts.append(
             f"Dashed: the student alone, mean and range of the same seeds. Dotted: that mean + {claim.value:g}, the "
             f"paper's {claim.quantity}."
         )
     else:
         parts.append("The student alone has not finished with all of these seeds: it has no line.")
-    parts.append(f"Settings: {'; '.join(dict.fromkeys(row['variant'] for row in sweep.rows))}.")
+    parts.append(f"Settings: {'; '.join(dict.fromkeys(row['variant'] for row in curves.rows))}.")
     if row["overrides"]:
         parts.append(
             "Recipe with " + ", ".join(f"{key}={value}" for key, value in sorted(row["overrides"].items())) + "."
         )
-    diverged = [f"{row['variant']}, seed {row['seed']}" for row in sweep.rows if row["reason"]]
+    diverged = [f"{row['variant']}, seed {row['seed']}" for row in curves.rows if row["reason"]]
     if diverged:
         parts.append(f"Diverged (crosses; the line breaks there): {'; '.join(diverged)}.")
     if row["dataset"] not in published.datasets:
         parts.append("This is none of the paper's datasets: the figure says nothing about the paper's claim.")
-    if len(sweep.seeds) < ENOUGH:
+    if len(curves.seeds) < ENOUGH:
         parts.append(f"No conclusion can be drawn from fewer than {ENOUGH} seeds.")
     return " ".join([*parts, "A weight of 0 is a control, not a setting of the method: it is in the table, not here."])
 
 
-def _sweeps(frame: pd.DataFrame) -> list[Sweep]:
+def _all_curves(frame: pd.DataFrame) -> list[Curves]:
     rows = [row for row in with_delta(frame).to_dict("records") if row["outcome"] in (State.DONE, State.DIVERGED)]
     groups: dict[str, Rows] = {}
     for row in rows:
@@ -146,10 +105,10 @@ def _sweeps(frame: pd.DataFrame) -> list[Sweep]:
     panels = {key: found for key, group in groups.items() if (found := _panels(group))}
     stems = {key: _stem(groups[key][0]) for key in panels}
     names = {key: stem + (f"_{key[:6]}" if list(stems.values()).count(stem) > 1 else "") for key, stem in stems.items()}
-    return [_sweep(names[key], panels[key], rows) for key in sorted(panels, key=names.__getitem__)]
+    return [_curves(names[key], panels[key], rows) for key in sorted(panels, key=names.__getitem__)]
 
 
-def _sweep(name: str, panels: tuple[Panel, ...], rows: Rows) -> Sweep:
+def _curves(name: str, panels: tuple[Panel, ...], rows: Rows) -> Curves:
     attempted = [set(runs) for panel in panels for runs in panel.runs.values()]
     seeds = tuple(sorted(set.intersection(*attempted)))
     first = next(iter(panels[0].runs.values()))
@@ -160,7 +119,7 @@ def _sweep(name: str, panels: tuple[Panel, ...], rows: Rows) -> Sweep:
         if row["method"] == STUDENT and row["setting_key"] == setting and not row["reason"]
     }
     students = {seed: alone[seed] for seed in seeds} if set(seeds) <= set(alone) else {}
-    return Sweep(name, panels, seeds, students)
+    return Curves(name, panels, seeds, students)
 
 
 def _panels(group: Rows) -> tuple[Panel, ...]:
@@ -184,18 +143,18 @@ def _stem(row: dict[str, Any]) -> str:
     return f"figure6_{row['dataset']}_{row['protocol']}_{row['teacher_model']}_{row['model']}"
 
 
-def _data(sweep: Sweep) -> str:
+def _data(curves: Curves) -> str:
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(["panel", "value", "fixed", "fixed_value", "seed", "in_mean", "miou", "delta", "outcome", "run"])
-    for panel in sweep.panels:
+    for panel in curves.panels:
         for value, runs in panel.runs.items():
-            averaged = bool(sweep.mious(runs))
+            averaged = bool(curves.mious(runs))
             for seed, row in sorted(runs.items()):
                 numbers = ["" if row[name] != row[name] else repr(row[name]) for name in ("miou_last", "delta")]
-                counts = averaged and seed in sweep.seeds
+                counts = averaged and seed in curves.seeds
                 line = [panel.axis, f"{value:g}", panel.other, f"{panel.fixed:g}", seed, counts]
                 writer.writerow([*line, *numbers, row["outcome"], row["id"]])
-    for seed, miou in sweep.students.items():
+    for seed, miou in curves.students.items():
         writer.writerow([STUDENT, "", "", "", seed, True, repr(miou), "", State.DONE, ""])
     return stream.getvalue()

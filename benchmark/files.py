@@ -12,6 +12,9 @@ from typing import IO, Any
 
 from benchmark.errors import KdsegError
 
+WEIGHTS_VARIABLE = "KDSEG_WEIGHTS"
+"""The environment variable that names the folder of weight files."""
+
 
 def file_sha256(path: Path) -> str:
     """The sha256 of a file's content."""
@@ -32,6 +35,19 @@ def by_sha256(files: Mapping[str, str], sha256: str) -> Path:
     if not path.is_file() or file_sha256(path) != sha256:
         raise KdsegError(f"{path}: is gone or changed since the run was planned (sha256 {sha256[:12]}…); plan it again")
     return path
+
+
+def find_weights(file: str, weights_dir: Path | None) -> Path:
+    """The path of a weight file: as given, or below `weights_dir` or the folder that KDSEG_WEIGHTS names."""
+    folders = [folder for folder in (weights_dir, os.environ.get(WEIGHTS_VARIABLE)) if folder]
+    candidates = [Path(file), *(Path(folder) / file for folder in folders)]
+    found = next((path for path in candidates if path.is_file()), None)
+    if found is None:
+        where = ", ".join(str(path) for path in candidates)
+        raise KdsegError(
+            f"weights {file}: no such file (looked at {where}); pass --weights-dir or set {WEIGHTS_VARIABLE}"
+        )
+    return found.resolve()
 
 
 def make_folder(folder: Path) -> None:

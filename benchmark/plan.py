@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any, Literal
 
 from benchmark import definitions
 from benchmark.errors import KdsegError
-from benchmark.files import register
+from benchmark.files import find_weights, register
 from benchmark.frozen import Frozen, parse, read_yaml
 from benchmark.networks import Pair, network
 from benchmark.registry import method_class
@@ -26,8 +25,6 @@ from benchmark.runs import (
     make_run,
     resolve_recipe,
 )
-
-WEIGHTS_VARIABLE = "KDSEG_WEIGHTS"
 
 
 class SweepPair(Frozen):
@@ -158,19 +155,6 @@ def cohorts(plan: Plan, work_dir: Path, data_root: Path | None, execution: Execu
         )
         for part in first + parts
     ]  # fmt: skip
-
-
-def find_weights(file: str, weights_dir: Path | None) -> Path:
-    """The path of a weight file: as given, or below `weights_dir` or the folder that KDSEG_WEIGHTS names."""
-    folders = [folder for folder in (weights_dir, os.environ.get(WEIGHTS_VARIABLE)) if folder]
-    candidates = [Path(file), *(Path(folder) / file for folder in folders)]
-    found = next((path for path in candidates if path.is_file()), None)
-    if found is None:
-        where = ", ".join(str(path) for path in candidates)
-        raise KdsegError(
-            f"weights {file}: no such file (looked at {where}); pass --weights-dir or set {WEIGHTS_VARIABLE}"
-        )
-    return found.resolve()
 
 
 def check_on_protocol(overrides: dict[str, Any], allowed: bool) -> None:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import io
 import math
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-    from benchmark.figures import Panel, Sweep
 
 BLUE, VERMILLION, BLACK = "#0072B2", "#D55E00", "#000000"
 """Of the palette of Okabe and Ito."""
@@ -35,23 +34,63 @@ PANEL = (3.3, 2.5)
 SYMBOLS = {"lambda1": "$\\lambda_1$", "lambda2": "$\\lambda_2$"}
 
 
-def draw(sweep: Sweep, gain: float) -> dict[str, bytes]:
-    """The figure of a sweep as PDF and PNG; `gain` (points) is where the paper's line is above the student's.
+@dataclass(frozen=True)
+class Panel:
+    """mIoU against one loss weight, the other one `fixed`.
 
-    Equal sweeps make equal bytes: no dates, and no names of machines.
+    Attributes:
+        runs: value of the weight, ascending -> seed -> its run's row of the frame, finished or diverged.
+    """
+
+    axis: str
+    other: str
+    fixed: float
+    runs: dict[float, dict[int, dict[str, Any]]]
+
+
+@dataclass(frozen=True)
+class Curves:
+    """What one figure shows: runs of one pair that differ in the two weights and the seed alone.
+
+    Attributes:
+        seeds: those that every setting shown was trained with: means and bands are over these.
+        students: mIoU in percent of the student alone per seed of `seeds`; empty if one of them has no result.
+    """
+
+    name: str
+    panels: tuple[Panel, ...]
+    seeds: tuple[int, ...]
+    students: dict[int, float]
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """All runs shown, each once."""
+        shown = [row for panel in self.panels for runs in panel.runs.values() for row in runs.values()]
+        return list({row["id"]: row for row in shown}.values())
+
+    def mious(self, runs: dict[int, dict[str, Any]]) -> list[float]:
+        """mIoU per seed of `seeds`; empty if one diverged, or if there is no common seed."""
+        found = [runs[seed] for seed in self.seeds]
+        return [] if any(row["reason"] for row in found) else [row["miou_last"] for row in found]
+
+
+def draw(curves: Curves, gain: float) -> dict[str, bytes]:
+    """The figure of a curves as PDF and PNG; `gain` (points) is where the paper's line is above the student's.
+
+    Equal found make equal bytes: no dates, and no names of machines.
     """
     import matplotlib
     from matplotlib.figure import Figure
 
     with matplotlib.rc_context(STYLE):
-        width = PANEL[0] * len(sweep.panels)
+        width = PANEL[0] * len(curves.panels)
         figure = Figure(figsize=(width, PANEL[1]), layout="constrained")
-        axes = figure.subplots(1, len(sweep.panels), sharey=True, squeeze=False)[0]
-        for ax, panel in zip(axes, sweep.panels, strict=True):
-            _panel(ax, panel, sweep, gain)
+        axes = figure.subplots(1, len(curves.panels), sharey=True, squeeze=False)[0]
+        for ax, panel in zip(axes, curves.panels, strict=True):
+            _panel(ax, panel, curves, gain)
         axes[0].set_ylabel("mIoU (%)")
-        row = sweep.rows[0]
-        seeds = f"{len(sweep.seeds)} seed{'s' * (len(sweep.seeds) != 1)}"
+        row = curves.rows[0]
+        seeds = f"{len(curves.seeds)} seed{'s' * (len(curves.seeds) != 1)}"
         place = f"{row['dataset']}, protocol {row['protocol']}, {seeds}; our reconstruction"
         parts = (f"{row['teacher']} → {row['student']}", place)
         figure.suptitle((" · " if len(axes) > 1 else "\n").join(parts), fontsize=8)
@@ -68,11 +107,11 @@ def draw(sweep: Sweep, gain: float) -> dict[str, bytes]:
     return files
 
 
-def _panel(ax: Axes, panel: Panel, sweep: Sweep, gain: float) -> None:
-    n = len(sweep.seeds)
-    _student(ax, list(sweep.students.values()), gain)
+def _panel(ax: Axes, panel: Panel, curves: Curves, gain: float) -> None:
+    n = len(curves.seeds)
+    _student(ax, list(curves.students.values()), gain)
     values = list(panel.runs)
-    mious = [sweep.mious(runs) or [math.nan] for runs in panel.runs.values()]
+    mious = [curves.mious(runs) or [math.nan] for runs in panel.runs.values()]
     means = [math.fsum(found) / len(found) for found in mious]
     if n > 1:
         lows, highs = [min(found) for found in mious], [max(found) for found in mious]

@@ -15,25 +15,23 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from benchmark import definitions
 from benchmark.definitions import Normalisation
-from benchmark.distiller import teacher_taps
 from benchmark.errors import KdsegError
 from benchmark.evaluation import Evaluated, evaluate
-from benchmark.files import by_sha256, file_sha256
 from benchmark.member import DamagedResume, Member, trainable
 from benchmark.method import Taps
 from benchmark.networks import network
 from benchmark.provenance import code_version, provenance
 from benchmark.randomness import stream
 from benchmark.registry import method_class
-from benchmark.runs import HARNESS, Job, Run, TeacherSource, cohort_key, resolve_recipe
+from benchmark.runs import HARNESS, Job, Run, cohort_key, resolve_recipe
 from benchmark.store import Cost, Record, RunDirectory, State, set_aside, write_areas
+from benchmark.teacher import load_teacher
 from benchmark.toolbox import checkpoints
 from benchmark.toolbox.data import train_batches, train_dataset, val_dataset
-from benchmark.toolbox.networks import build_network
 from benchmark.toolbox.segmentation import Batch, Preprocessor
 
 HEARTBEAT_S = 2.0
@@ -117,7 +115,7 @@ class Cohort:
         root = Path(job.data_root) if job.data_root else None
         work_dir = Path(job.work_dir)
         self.classes = len(definition.classes)
-        self.teacher, self.teacher_file, self.teacher_norm = _load_teacher(job, self.classes, device)
+        self.teacher = load_teacher(job, device)
         self.members = [Member(run, RunDirectory(work_dir, run.id), device, job.files) for run in runs]
         for member in self.members:
             member.start(iteration)
@@ -126,8 +124,8 @@ class Cohort:
         self.train_set = train_dataset(definition, recipe, root, self.seed)
         self.val_set = val_dataset(definition, root)
         self.normalisations = {member.protocol.normalisation for member in self.members}
-        if self.teacher_norm:
-            self.normalisations.add(self.teacher_norm)
+        if self.teacher:
+            self.normalisations.add(self.teacher.normalisation)
         self.taps = {name for member in self.members for name in member.method.taps}
         self.teacher_seconds: list[float] = []
         self.data_seconds: list[float] = []
@@ -177,12 +175,12 @@ class Cohort:
 
     def teach(self, batches: dict[Normalisation, Batch]) -> dict[str, Tensor]:
         """The teacher's taps for a batch: all that any member asks for."""
-        if self.teacher is None or self.teacher_norm is None or not self.taps:
+        if self.teacher is None:
             self.teacher_seconds.append(0.0)
             return {}
         start = time.perf_counter()
         with stream(self.seed, "teacher", self.iteration):
-            taps = teacher_taps(self.teacher, batches[self.teacher_norm].inputs, self.taps)
+            taps = self.teacher.taps(batches[self.teacher.normalisation].inputs, self.taps)
         self.teacher_seconds.append(time.perf_counter() - start)
         return taps
 
@@ -223,17 +221,17 @@ class Cohort:
 
     def _prepare(self, member: Member) -> None:
         """The method's own first stage, on the frozen teacher (a resumed run has it in its state already)."""
-        if self.iteration or self.teacher is None or self.teacher_norm is None:
+        if self.iteration or self.teacher is None:
             return
-        preprocessor = Preprocessor(self.teacher_norm, self.recipe.crop, self.device)
+        teacher, preprocessor = self.teacher, Preprocessor(self.teacher.normalisation, self.recipe.crop, self.device)
 
-        def batches():
+        def batches() -> Iterator[tuple[Taps, Tensor]]:
             for raw in train_batches(self.train_set, self.recipe.batch, 0, 0):
                 batch = preprocessor.train(raw)
-                yield teacher_taps(self.teacher, batch.inputs, set(member.method.taps)), batch.target
+                yield teacher.taps(batch.inputs, member.method.taps), batch.target
 
         with stream(self.seed, "prepare", member.method.name):
-            member.method.prepare(self.teacher, batches())
+            member.method.prepare(teacher.network, batches())
 
     def _evaluate(self, members: Sequence[Member]) -> None:
         if not members:
@@ -314,7 +312,7 @@ class Cohort:
                 cost=self._cost(member),
                 provenance=provenance(
                     self.job.execution, self.device, {"train": self.train_set, "val": self.val_set},
-                    self.teacher_file, self.started, tuple(member.resumed_at),
+                    self.teacher.sha256 if self.teacher else None, self.started, tuple(member.resumed_at),
                 ),
                 areas_sha256=areas_sha256,
                 student_sha256=checkpoints.weights_hash(member.student) if result else None,
@@ -381,34 +379,3 @@ def _check_current(run: Run) -> None:
     changed = [name for name, before, after in zip(names, planned, now, strict=True) if before != after]
     if changed:
         raise KdsegError(f"run {run.id}: its {' and '.join(changed)} changed since it was planned; plan it again")
-
-
-def _load_teacher(
-    job: Job, classes: int, device: torch.device
-) -> tuple[nn.Module | None, str | None, Normalisation | None]:
-    """The frozen teacher in eval mode, the sha256 of its file, and its normalisation."""
-    source = job.teacher
-    if source is None:
-        return None, None, None
-    file = _teacher_file(job, source)
-    with stream(0, "teacher-init"):
-        teacher = build_network(source.model, classes)
-    checkpoints.load_weights(teacher, file)
-    teacher.requires_grad_(False).eval().to(device)
-    run = next(run for run in job.runs if run.teacher)
-    name = RunDirectory(Path(job.work_dir), source.id).inputs().protocol if source.kind == "run" else run.protocol
-    return teacher, file_sha256(file), definitions.protocol(name).normalisation
-
-
-def _teacher_file(job: Job, source: TeacherSource) -> Path:
-    if source.kind == "checkpoint":
-        return by_sha256(job.files, source.id)
-    directory = RunDirectory(Path(job.work_dir), source.id)
-    record = directory.record()
-    if record is None or record.result is None:
-        state = "has not finished" if record is None else f"ended {record.outcome}"
-        raise KdsegError(f"teacher {source.model}: its run {source.id} {state}; train it first")
-    file = directory.path / "student.pth"
-    if not file.is_file():
-        raise KdsegError(f"teacher {source.model}: {file} is gone; remove {directory.path} and train it again")
-    return file

@@ -6,11 +6,13 @@ Sample `position` of a run is the same whatever came before, however many worker
 from __future__ import annotations
 
 import itertools
-import os
 import random
+import signal
+import threading
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from mmcv.transforms import BaseTransform
@@ -25,8 +27,8 @@ from benchmark.errors import KdsegError
 from benchmark.frozen import content_hash
 from benchmark.randomness import derive_seed, stream
 from benchmark.toolbox import drawn
-
-Split = Literal["train", "val"]
+from benchmark.toolbox.layouts import Split, find_pairs
+from benchmark.toolbox.loading import LoadSample
 
 
 @TRANSFORMS.register_module()
@@ -51,6 +53,13 @@ class ScaleNative(BaseTransform):
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
         factor = random.uniform(self.low, self.high)
         return Resize(scale_factor=factor, keep_ratio=True)(results)
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What is wrong with a sample. A loading process returns it: raised there, it would arrive with a traceback."""
+
+    said: str
 
 
 @DATASETS.register_module()
@@ -78,25 +87,29 @@ class SeededDataset(BaseSegDataset):
 
     def load_data_list(self) -> list[dict[str, Any]]:
         """One entry a sample, checked to exist."""
-        common = {"label_map": None, "reduce_zero_label": self.reduce_zero_label}
+        common = {"seg_fields": [], "label_map": None, "reduce_zero_label": self.reduce_zero_label}
         if self.definition.layout == "drawn":
+            names = [f"{index:05d}" for index in range(self.definition.splits[self.split].count)]
             return [
-                dict(img_path=f"{self.split}/{index:05d}", split=self.split, index=index, seg_fields=[], **common)
-                for index in range(self.definition.splits[self.split].count)
+                dict(name=name, img_path=f"{self.split}/{name}", split=self.split, index=index, **common)
+                for index, name in enumerate(names)
             ]
         return [
-            dict(img_path=str(image), seg_map_path=str(label), seg_fields=[], **common)
-            for image, label in _pairs(self.definition, self.split, self.root)
+            dict(name=pair.name, img_path=str(pair.image), seg_map_path=str(pair.label), **common)
+            for pair in find_pairs(self.definition, self.split, self.root)
         ]
 
-    def __getitem__(self, key: tuple[int, int] | int) -> dict[str, Any]:
+    def __getitem__(self, key: tuple[int, int] | int) -> dict[str, Any] | Fault:
         position, index = key if isinstance(key, tuple) else (key, key)
-        with stream(self.seed, "sample", position, index):
-            return super().__getitem__(index)
+        try:
+            with stream(self.seed, "sample", position, index):
+                return super().__getitem__(index)
+        except KdsegError as error:
+            return Fault(str(error))
 
     def names(self) -> list[str]:
         """The samples' names, in order, without folders and suffixes."""
-        return [Path(self.get_data_info(index)["img_path"]).stem for index in range(len(self))]
+        return [self.get_data_info(index)["name"] for index in range(len(self))]
 
     def list_hash(self) -> str:
         """A hash of the split's sample names in order: which images these were."""
@@ -144,14 +157,22 @@ def val_dataset(definition: Dataset, data_root: Path | None, split: Split = "val
 def train_batches(
     dataset: SeededDataset, batch: int, start: int, workers: int, rank: int = 0, world: int = 1
 ) -> Iterator[dict[str, list[Any]]]:
-    """Endless batches from iteration `start` on: `inputs` (uint8, 3×H×W each) and `data_samples`."""
+    """Endless batches from iteration `start` on: `inputs` (uint8, 3×H×W each) and `data_samples`.
+
+    Raises:
+        KdsegError: while iterating: a sample that cannot be used, or a loading process that died.
+    """
     sampler = EndlessSampler(len(dataset), dataset.seed, start * batch, rank, world)
-    return iter(_loader(dataset, sampler, batch // world, workers))
+    return _loaded(dataset, sampler, batch // world, workers)
 
 
 def val_batches(dataset: SeededDataset, batch: int, workers: int) -> Iterator[tuple[list[int], dict[str, list[Any]]]]:
-    """The split in order, as (sample indices, batch): neighbours of equal size share a batch of at most `batch`."""
-    samples = enumerate(iter(_loader(dataset, range(len(dataset)), 1, workers)))
+    """The split in order, as (sample indices, batch): neighbours of equal size share a batch of at most `batch`.
+
+    Raises:
+        KdsegError: while iterating: a sample that cannot be used, or a loading process that died.
+    """
+    samples = enumerate(_loaded(dataset, range(len(dataset)), 1, workers))
     for _, group in itertools.groupby(samples, key=lambda pair: pair[1]["inputs"][0].shape):
         while part := list(itertools.islice(group, batch)):
             indices, loaded = zip(*part, strict=True)
@@ -161,11 +182,43 @@ def val_batches(dataset: SeededDataset, batch: int, workers: int) -> Iterator[tu
             )
 
 
-def _loader(dataset: SeededDataset, sampler: Any, batch: int, workers: int) -> DataLoader:
-    return DataLoader(
-        dataset, batch_size=batch, sampler=sampler, num_workers=workers, collate_fn=pseudo_collate,
+def _loaded(dataset: SeededDataset, sampler: Any, batch: int, workers: int) -> Iterator[dict[str, list[Any]]]:
+    """The loader's batches; a fault is raised here, in the main process, after its workers ended."""
+    loader = DataLoader(
+        dataset, batch_size=batch, sampler=sampler, num_workers=workers, collate_fn=_collate,
         worker_init_fn=_one_thread, generator=torch.Generator(), pin_memory=torch.cuda.is_available(),
     )  # fmt: skip
+    try:
+        for loaded in _without_interrupts(loader):
+            if isinstance(loaded, Fault):
+                break  # leaving the loop drops the loader's iterator, which ends the workers
+            yield loaded
+        else:
+            return
+    except RuntimeError as error:
+        if "DataLoader worker (pid" not in str(error):  # torch says so of a dead one; a bug in a worker is no such case
+            raise
+        raise KdsegError(
+            "data loading: a worker process was killed or ran out of memory; use fewer --workers, or 0"
+        ) from None
+    raise KdsegError(loaded.said)
+
+
+def _without_interrupts(loader: DataLoader) -> Iterator[Any]:
+    """The loader's iterator, without the signal handler by which torch reports a dead worker.
+
+    That handler raises wherever the main process happens to be, so that a method would be blamed for it. Without it
+    the death is noticed (after seconds) where the worker's next batch is awaited.
+    """
+    handler = signal.getsignal(signal.SIGCHLD)
+    iterator = iter(loader)
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGCHLD, handler)
+    return iterator
+
+
+def _collate(samples: list[dict[str, Any] | Fault]) -> dict[str, list[Any]] | Fault:
+    return next((sample for sample in samples if isinstance(sample, Fault)), None) or pseudo_collate(samples)
 
 
 def _one_thread(_: int) -> None:
@@ -175,44 +228,11 @@ def _one_thread(_: int) -> None:
 def _loading(definition: Dataset) -> list[dict[str, Any]]:
     if definition.layout == "drawn":
         return [{"type": "DrawScene"}]
-    return [{"type": "LoadImageFromFile"}, {"type": "LoadAnnotations"}]
-
-
-def _pairs(definition: Dataset, split: Split, root: Path | None) -> list[tuple[Path, Path]]:
-    """Image and label paths of a split, checked to exist.
-
-    Raises:
-        KdsegError: no root given, root or folder missing or empty, an image without label or the other way round.
-    """
-    if root is None:
-        raise KdsegError(f"dataset {definition.name}: needs its files; pass --data-root DIR")
-    if not root.is_dir():
-        raise KdsegError(
-            f"data root {root}: no such folder; pass the folder that holds {definition.name} as --data-root"
-        )
-    layout = definition.splits[split]
-    images, labels = root / layout.images, root / layout.labels
-    for folder in (images, labels):
-        if not folder.is_dir() or not any(os.scandir(folder)):
-            raise KdsegError(
-                f"data root {root}: {folder.relative_to(root)} is missing or empty; expected {definition.title}"
-            )
-    if layout.names:
-        file = root / layout.names
-        if not file.is_file():
-            raise KdsegError(f"data root {root}: the list {layout.names} is missing")
-        names = [line.strip() for line in file.read_text().splitlines() if line.strip()]
-    else:
-        names = sorted(
-            path.name.removesuffix(definition.image_suffix) for path in images.glob("*" + definition.image_suffix)
-        )
-    pairs = [(images / (n + definition.image_suffix), labels / (n + definition.label_suffix)) for n in names]
-    missing = [path for pair in pairs for path in pair if not path.is_file()]
-    if missing or not pairs:
-        count = (
-            f"{len(missing)} files of the {split} split are missing, first {missing[0]}"
-            if missing
-            else f"{split} is empty"
-        )
-        raise KdsegError(f"data root {root}: {count}")
-    return pairs
+    return [
+        {
+            "type": LoadSample,
+            "dataset": definition.name,
+            "classes": len(definition.classes),
+            "reduce_zero_label": definition.reduce_zero_label,
+        }
+    ]

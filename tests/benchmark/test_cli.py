@@ -3,14 +3,17 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
-from benchmark.cli import main, parser
-from benchmark.commands import key_values
+from benchmark.cli import MODULES, main, parser
+from benchmark.commands.training import key_values
 from benchmark.errors import KdsegError
 from benchmark.runs import Manifest
 from benchmark.store import State, write_manifest
+from benchmark.toolbox.networks import build_network
+from tests.benchmark.toolbox.test_checkpoints import Evil
 
-COMMANDS = ("train", "sweep", "status", "tables", "figures", "list", "show", "clean", "analyze")
+COMMANDS = tuple(MODULES)
 HEAVY = ("torch", "mmengine", "mmseg", "mmcv")
 TINY = ["--dataset", "drawn", "--protocol", "demo", "--model", "deeplabv3_tiny"]
 SHORT = ["--cfg-options", "data.iterations=2", "data.crop=[48, 64]", "optim.warmup=0"]
@@ -123,17 +126,34 @@ def test_train_a_student_then_distil_it_then_say_that_it_is_done(world, capsys):
     assert main([*as_file, "--teacher-model", "segformer_tiny"]) == 0
 
 
-def test_a_teacher_file_that_would_run_code_is_refused(world, capsys):
-    import torch
-
-    from tests.benchmark.toolbox.test_checkpoints import Evil
-
-    torch.save({"state_dict": Evil(world.folder / "trace")}, world.folder / "evil.pth")
-    arguments = ["train", *TINY, "--method", "kd", "--teacher", str(world.folder / "evil.pth")]
-    arguments += ["--teacher-model", "segformer_tiny", *SHORT, "--work-dir", str(world.folder / "new")]
-    assert main(arguments) == 2
-    assert "refused, nothing was run" in capsys.readouterr().err
-    assert not (world.folder / "trace").exists()
+@pytest.mark.parametrize(
+    ("spoil", "line"),
+    [
+        ("gone", "--teacher {file}: neither a run in {work} nor a checkpoint file"),
+        ("cut", "{file}: not a readable checkpoint, perhaps truncated: "),
+        ("other network", "{file}: does not fit this network: 122 missing (first "),
+        ("other classes", "{file}: does not fit this network: 2 of another shape (first decode_head.conv_seg.weight)"),
+        ("no weights", "{file}: holds no state dict; expected parameter names with tensors"),
+        ("evil", "{file}: refused, nothing was run: it holds more than weights and could run code ("),
+    ],
+)
+def test_a_teacher_that_cannot_teach_is_one_clear_line(world, trained_teacher, spoil, line, capsys):
+    file, trace, work = world.folder / "teacher.pth", world.folder / "trace", world.folder / "new"
+    content = (trained_teacher[0] / "student.pth").read_bytes()
+    if spoil != "gone":
+        file.write_bytes(content[: 5000 if spoil == "cut" else None])
+    if spoil in ("other network", "other classes"):
+        model, classes = ("deeplabv3_tiny", 9) if spoil == "other network" else ("segformer_tiny", 4)
+        torch.save({"state_dict": build_network(model, classes).state_dict()}, file)
+    if spoil == "no weights":
+        torch.save([1, 2], file)
+    if spoil == "evil":
+        torch.save({"state_dict": Evil(trace)}, file)
+    arguments = ["train", *TINY, "--method", "kd", "--teacher", str(file), "--teacher-model", "segformer_tiny"]
+    assert main([*arguments, *SHORT, "--work-dir", str(work)]) == 2
+    said = capsys.readouterr().err.strip()
+    assert said.startswith("error: " + line.format(file=file, work=work))
+    assert "\n" not in said and not trace.exists()
 
 
 def test_status_tells_states_and_the_exit_code_follows(world, teacher, capsys):

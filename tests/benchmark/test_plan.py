@@ -3,8 +3,8 @@ from pathlib import Path
 import pytest
 
 from benchmark.errors import KdsegError
-from benchmark.files import file_sha256
-from benchmark.plan import Sweep, check_on_protocol, cohorts, find_weights, load_sweep, method_setting, plan_sweep
+from benchmark.files import file_sha256, find_weights
+from benchmark.plan import Sweep, check_on_protocol, cohorts, load_sweep, method_setting, plan_sweep
 from benchmark.runs import Execution
 
 SWEEP = {

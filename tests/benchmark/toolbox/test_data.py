@@ -1,5 +1,4 @@
 import itertools
-import os
 
 import cv2
 import numpy as np
@@ -9,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmark import definitions
-from benchmark.errors import KdsegError
 from benchmark.toolbox.data import EndlessSampler, train_batches, train_dataset, val_batches, val_dataset
 from benchmark.toolbox.segmentation import Preprocessor
+from tests.trees import tree
 
 CAMVID = definitions.dataset("camvid")
 DEMO = definitions.protocol("demo")
@@ -20,19 +19,7 @@ DEMO = definitions.protocol("demo")
 @pytest.fixture
 def root(tmp_path):
     """A CamVid tree of the genuine layout: four training and two validation images."""
-    rng = np.random.default_rng(0)
-    for split, count in (("train", 4), ("val", 2)):
-        names = [f"0001TP_{i:06d}" for i in range(count)]
-        for kind in ("images", "labels"):
-            (tmp_path / kind / split).mkdir(parents=True)
-        for name in names:
-            image = rng.integers(0, 256, (60, 80, 3), np.uint8)
-            label = rng.choice([*range(11), 255], (60, 80)).astype(np.uint8)
-            cv2.imwrite(str(tmp_path / "images" / split / f"{name}.jpg"), image)
-            cv2.imwrite(str(tmp_path / "labels" / split / f"{name}.png"), label)
-        (tmp_path / "splits").mkdir(exist_ok=True)
-        (tmp_path / "splits" / f"{split}.txt").write_text("\n".join(names) + "\n")
-    return tmp_path
+    return tree("camvid", tmp_path)
 
 
 def recipe(**changes):
@@ -118,24 +105,3 @@ def test_images_of_different_sizes_do_not_share_a_batch(root):
     cv2.imwrite(str(root / "images/val/0001TP_000001.jpg"), np.zeros((30, 50, 3), np.uint8))
     cv2.imwrite(str(root / "labels/val/0001TP_000001.png"), np.zeros((30, 50), np.uint8))
     assert [indices for indices, _ in val_batches(val_dataset(CAMVID, root), 8, 0)] == [[0], [1]]
-
-
-def test_a_missing_or_empty_root_is_one_clear_line(root, tmp_path):
-    with pytest.raises(KdsegError, match="dataset camvid: needs its files; pass --data-root DIR"):
-        val_dataset(CAMVID, None)
-    with pytest.raises(KdsegError, match=r"nowhere: no such folder; pass the folder that holds camvid"):
-        val_dataset(CAMVID, tmp_path / "nowhere")
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(KdsegError, match=r"empty: images/val is missing or empty; expected CamVid"):
-        val_dataset(CAMVID, tmp_path / "empty")
-    os.remove(root / "splits/val.txt")
-    with pytest.raises(KdsegError, match=r"the list splits/val.txt is missing"):
-        val_dataset(CAMVID, root)
-
-
-@pytest.mark.parametrize("kind", ["images", "labels"])
-def test_an_image_without_label_or_the_other_way_round_is_named(root, kind):
-    victim = next((root / kind / "val").iterdir())
-    victim.unlink()
-    with pytest.raises(KdsegError, match=f"1 files of the val split are missing, first .*{victim.name}"):
-        val_dataset(CAMVID, root)

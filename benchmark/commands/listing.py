@@ -1,0 +1,104 @@
+"""Commands that tell what there is: `list`, `show`, `analyze`, `doctor`."""
+
+from __future__ import annotations
+
+import json
+from argparse import Namespace
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from benchmark import definitions
+from benchmark.commands.output import print_table, say_where
+from benchmark.errors import unknown
+from benchmark.networks import network, networks
+
+SWEEPS = Path(__file__).parents[2] / "slurm" / "sweeps"
+
+
+def list_names(arguments: Namespace) -> int:
+    """`kdseg list`: names with a line each."""
+    rows: dict[str, Callable[[], Any]] = {
+        "methods": _method_rows,
+        "models": lambda: [
+            {"model": n.name, "title": n.title, "family": n.family, "parameters": f"{n.parameters / 1e6:.2f} M"}
+            for n in networks().values()
+        ],
+        "datasets": lambda: [_definition_row("dataset", definitions.dataset(n)) for n in definitions.names("datasets")],
+        "protocols": lambda: [
+            _definition_row("protocol", definitions.protocol(n)) for n in definitions.names("protocols")
+        ],
+        "sweeps": lambda: [{"sweep": str(path)} for path in sorted(SWEEPS.glob("*.yaml"))],
+    }
+    print_table("", rows[arguments.kind]())
+    return 0
+
+
+def show(arguments: Namespace) -> int:
+    """`kdseg show`: everything about one name."""
+    from benchmark.registry import method_class, method_files
+
+    name = arguments.name
+    if name in method_files():
+        kind = method_class(name)
+        print(f"{kind.title} ({method_files()[name].replace('.', '/')}.py), version {kind.version}\n{kind.source}\n")
+        print((kind.__doc__ or "").strip() + "\n")
+        print_table("hyper-parameters", [{"name": key, "default": str(v)} for key, v in kind.defaults().items()])
+        if kind.variants:
+            print_table("named settings", [{"name": k, "differs in": _pairs(v)} for k, v in kind.variants.items()])
+        return 0
+    if name in networks():
+        facts = network(name)
+        print(f"{facts.title}: {facts.family}, {facts.parameters / 1e6:.2f} M parameters without auxiliary head,")
+        print(f"{facts.gflops} GFLOPs (2 per multiply-add) at {facts.size[0]}×{facts.size[1]}, {facts.classes} classes")
+        rows = [{"tap": key, "channels": t.channels, "stride": t.stride} for key, t in facts.taps.items()]
+        print_table("taps", rows)
+        return 0
+    for kind, load in (("datasets", definitions.dataset), ("protocols", definitions.protocol)):
+        if name in definitions.names(kind):
+            Console().print_json(load(name).model_dump_json())
+            return 0
+    known = [*method_files(), *networks(), *definitions.names("datasets"), *definitions.names("protocols")]
+    raise unknown("name", name, known)
+
+
+def analyze(arguments: Namespace) -> int:
+    """`kdseg analyze networks`: build every network and write `networks.json`."""
+    from benchmark.networks import FACTS
+    from benchmark.toolbox.networks import write_facts
+
+    write_facts(FACTS)
+    say_where({arguments.what: [str(FACTS)]})
+    return 0
+
+
+def doctor(arguments: Namespace) -> int:
+    """`kdseg doctor`: what this machine can do; 1 if something that is needed is missing or broken."""
+    from benchmark.doctor import data_roots, examine, healthy, show, weights_folder
+
+    roots, weights = data_roots(arguments.data_root), weights_folder(arguments.weights_dir)
+    with Console(stderr=True).status("looking at this machine"):
+        findings = examine(arguments.work_dir, roots, weights)
+    if arguments.format == "json":
+        print(json.dumps([asdict(finding) for finding in findings], indent=1, ensure_ascii=False))
+    else:
+        show(findings, Console())
+    return 0 if healthy(findings) else 1
+
+
+def _method_rows() -> Any:
+    from benchmark.registry import method_class, method_files
+
+    kinds = {name: method_class(name) for name in method_files()}
+    return [{"method": name, "title": k.title, "version": k.version, "source": k.source} for name, k in kinds.items()]
+
+
+def _definition_row(kind: str, definition: Any) -> dict[str, str]:
+    return {kind: definition.name, "title": definition.title, "source": definition.source}
+
+
+def _pairs(values: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key}={value}" for key, value in values.items())

@@ -1,0 +1,162 @@
+"""Commands that train: `train`, `sweep`, and `clean` after them."""
+
+from __future__ import annotations
+
+import sys
+from argparse import Namespace
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from benchmark import definitions
+from benchmark.commands.output import say_where
+from benchmark.errors import KdsegError
+from benchmark.files import find_weights, register
+from benchmark.networks import network
+from benchmark.runs import Execution, Job, Run, TeacherSource, make_run
+from benchmark.store import RunDirectory, write_manifest
+
+
+def train(arguments: Namespace) -> int:
+    """`kdseg train`: one run in this process, resumed where it was."""
+    from benchmark.plan import check_on_protocol, method_setting
+    from benchmark.registry import method_class
+    from benchmark.worker import run_job
+
+    overrides = key_values(arguments.cfg_options, "--cfg-options")
+    check_on_protocol(overrides, arguments.allow_off_protocol)
+    files: dict[str, str] = {}
+    setting = method_setting(arguments.method, key_values(arguments.set, "--set"))
+    teacher = None
+    if method_class(arguments.method).needs_teacher:
+        teacher = _teacher(arguments, files)
+    elif arguments.teacher:
+        raise KdsegError(f"--teacher: method {arguments.method} has none; leave it out or name another method")
+    weights = register(files, find_weights(arguments.weights, arguments.weights_dir)) if arguments.weights else None
+    run = make_run(
+        definitions.dataset(arguments.dataset), definitions.protocol(arguments.protocol), network(arguments.model),
+        setting, seed=arguments.seed, teacher=teacher, weights=weights, overrides=overrides,
+        precision="amp" if arguments.amp else "fp32",
+    )  # fmt: skip
+    directory = RunDirectory(arguments.work_dir, run.id)
+    if directory.intact_record() is None:
+        if not arguments.resume:
+            for file in directory.resume_files().values():
+                file.unlink()
+        print(f"{setting.variant}: {arguments.model} on {arguments.dataset}, seed {run.seed}\nrun {directory.path}")
+        job = _job((run,), arguments, files)
+        code = run_job(job)
+        if directory.record() is None:
+            return code
+    return _say_record(directory)
+
+
+def sweep(arguments: Namespace) -> int:
+    """`kdseg sweep`: all runs of a sweep, in several processes; finished ones are left alone."""
+    from benchmark.plan import cohorts, load_sweep, plan_sweep
+    from benchmark.progress import Progress
+    from slurm.local import finished, log_file, run_jobs
+
+    plan = plan_sweep(load_sweep(arguments.sweep), arguments.weights_dir)
+    manifest, work_dir = plan.manifest, arguments.work_dir
+    write_manifest(work_dir, manifest)
+    for skip in manifest.skips:
+        print(f"skipped: {skip.variant} on {skip.teacher} → {skip.student}: {skip.reason}")
+    jobs = cohorts(plan, work_dir, arguments.data_root, _execution(arguments), arguments.cohort)
+    todo = [job for job in jobs if not all(finished(run, work_dir) for run in job.runs)]
+    done = sum(finished(run, work_dir) for run in manifest.runs)
+    if not todo:
+        print(f"sweep {manifest.sweep}: all {len(manifest.runs)} runs are done, nothing to train ({work_dir})")
+        return 0
+    print(f"sweep {manifest.sweep}: {len(manifest.runs)} runs, {done} done, {len(todo)} jobs to run ({work_dir})")
+    with Progress(manifest, work_dir) as progress:
+        outcomes = run_jobs(todo, arguments.jobs, progress.update)
+    failed = [outcome for outcome in outcomes if outcome.message]
+    for outcome in failed:
+        print(f"failed: {outcome.message} (log: {log_file(outcome.job)})", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def clean(arguments: Namespace) -> int:
+    """`kdseg clean`: resume files, best weights and temporary files that finished runs no longer need."""
+    runs = arguments.work_dir / "runs"
+    ended = [file.parent for file in sorted(runs.glob("*/record.json"))]
+    patterns = ("resume_*.pth", "best.pth", ".*.tmp")
+    files = [file for folder in ended for pattern in patterns for file in sorted(folder.glob(pattern))]
+    size = sum(file.stat().st_size for file in files) / 2**20
+    for file in files:
+        print(f"{'removed' if arguments.yes else 'would remove'} {file}")
+        if arguments.yes:
+            file.unlink()
+    print(f"{len(files)} files, {size:.1f} MiB" + ("" if arguments.yes or not files else "; add --yes to remove them"))
+    return 0
+
+
+def key_values(pairs: Any, option: str) -> dict[str, Any]:
+    """`a.b=c` pairs as a dict; values are read as YAML, so 1e-4 is a number and true a truth value."""
+    from io import StringIO
+
+    from ruamel.yaml import YAML, YAMLError
+
+    found = {}
+    for pair in pairs:
+        key, equals, text = pair.partition("=")
+        if not equals or not key:
+            raise KdsegError(f"{option}: {pair!r} is not KEY=VALUE")
+        try:
+            found[key] = YAML(typ="safe", pure=True).load(StringIO(text))
+        except YAMLError:
+            raise KdsegError(f"{option}: {key}: {text!r} is not a value") from None
+    return found
+
+
+def _execution(arguments: Namespace) -> Execution:
+    return Execution(
+        device=arguments.device, threads=arguments.threads, workers=arguments.workers,
+        deterministic=arguments.deterministic, checkpoint_interval=arguments.checkpoint_interval,
+    )  # fmt: skip
+
+
+def _job(runs: tuple[Run, ...], arguments: Namespace, files: Mapping[str, str]) -> Job:
+    root = str(arguments.data_root) if arguments.data_root else None
+    return Job(
+        runs=runs, work_dir=str(arguments.work_dir), data_root=root, files=dict(files), execution=_execution(arguments)
+    )
+
+
+def _teacher(arguments: Namespace, files: dict[str, str]) -> TeacherSource:
+    """The teacher that `--teacher` names: a finished run, or a checkpoint file of `--teacher-model`."""
+    given = arguments.teacher
+    if given is None:
+        raise KdsegError(
+            f"method {arguments.method}: needs --teacher RUN, or --teacher CHECKPOINT with --teacher-model"
+        )
+    folder = Path(given) if (Path(given) / "run.json").is_file() else arguments.work_dir / "runs" / given
+    if (folder / "run.json").is_file():
+        if folder.resolve().parent != (arguments.work_dir / "runs").resolve():
+            raise KdsegError(
+                f"--teacher {given}: is not a run of {arguments.work_dir}; pass its student.pth as a checkpoint"
+            )
+        run = RunDirectory(arguments.work_dir, folder.name).inputs()
+        return TeacherSource(model=run.model, kind="run", id=run.id)
+    if not Path(given).is_file():
+        raise KdsegError(f"--teacher {given}: neither a run in {arguments.work_dir} nor a checkpoint file")
+    if not arguments.teacher_model:
+        raise KdsegError(f"--teacher {given}: is a checkpoint; say of which network with --teacher-model")
+    return TeacherSource(
+        model=network(arguments.teacher_model).name, kind="checkpoint", id=register(files, Path(given).resolve())
+    )
+
+
+def _say_record(directory: RunDirectory) -> int:
+    record = directory.record()
+    if record is None:
+        raise KdsegError(f"{directory.path}: has no record")
+    if record.result is None:
+        print(f"diverged at iteration {record.iterations}: {record.divergence and record.divergence.reason}")
+        return 3
+    cost = record.cost
+    print(f"mIoU {record.result.last.miou:.2f} at iteration {record.iterations} (best {record.result.best.miou:.2f})")
+    print(f"{cost.iteration_s:.3f} s/iteration, {cost.memory_mb:.0f} MB, {cost.wall_s:.0f} s in all")
+    say_where({"record": [str(directory.path / "record.json")]})
+    return 0

@@ -1,0 +1,71 @@
+"""The teacher of a job: frozen, in eval mode, outside every student's module tree, optimiser and checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from benchmark import definitions
+from benchmark.definitions import Normalisation
+from benchmark.errors import KdsegError
+from benchmark.files import by_sha256, file_sha256
+from benchmark.randomness import stream
+from benchmark.runs import Job, TeacherSource
+from benchmark.store import RunDirectory
+from benchmark.toolbox import checkpoints
+from benchmark.toolbox.networks import build_network, forward_taps
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """A frozen network, how it wants its pixels, and the sha256 of the file its weights came from."""
+
+    network: nn.Module
+    normalisation: Normalisation
+    sha256: str
+
+    def taps(self, inputs: Tensor, names: Collection[str]) -> dict[str, Tensor]:
+        """Its taps for normalised pictures (N, 3, H, W), float32, without gradient.
+
+        `no_grad` and not `inference_mode`: students use these tensors in differentiable operations, and their version
+        counters tell who damages them.
+        """
+        with torch.no_grad():
+            return {name: tap.float() for name, tap in forward_taps(self.network, inputs, names).items()}
+
+
+def load_teacher(job: Job, device: torch.device) -> Teacher | None:
+    """The teacher that the runs of a job share; None if none of them has one.
+
+    Raises:
+        KdsegError: its run has not finished, or its file is missing, damaged, unsafe, or of another network.
+    """
+    source = job.teacher
+    if source is None:
+        return None
+    student = next(run for run in job.runs if run.teacher)
+    file = _weights(job, source)
+    with stream(0, "teacher-init"):
+        network = build_network(source.model, len(definitions.dataset(student.dataset).classes))
+    checkpoints.load_weights(network, file)
+    network.requires_grad_(False).eval().to(device)
+    own = RunDirectory(Path(job.work_dir), source.id).inputs() if source.kind == "run" else student
+    return Teacher(network, definitions.protocol(own.protocol).normalisation, file_sha256(file))
+
+
+def _weights(job: Job, source: TeacherSource) -> Path:
+    if source.kind == "checkpoint":
+        return by_sha256(job.files, source.id)
+    directory = RunDirectory(Path(job.work_dir), source.id)
+    record = directory.record()
+    if record is None or record.result is None:
+        state = "has not finished" if record is None else f"ended {record.outcome}"
+        raise KdsegError(f"teacher {source.model}: its run {source.id} {state}; train it first")
+    file = directory.path / "student.pth"
+    if not file.is_file():
+        raise KdsegError(f"teacher {source.model}: {file} is gone; remove {directory.path} and train it again")
+    return file
