@@ -19,8 +19,8 @@ setup: .venv/ready
 
 demo: setup
 	@$(BIN)/kdseg sweep slurm/sweeps/demo.yaml --jobs 2 --work-dir work_dirs/demo
-	@$(BIN)/kdseg figures --fig 6 --work-dir work_dirs/demo
 	@$(BIN)/kdseg tables --work-dir work_dirs/demo
+	@$(BIN)/kdseg figures --fig 6 --work-dir work_dirs/demo
 
 test: setup lint
 	$(BIN)/pytest -n 2 -m "not slow"

@@ -21,7 +21,7 @@ from rich.table import Table
 
 from benchmark import definitions
 from benchmark.distiller import Distiller
-from benchmark.files import register, write_json
+from benchmark.files import make_folder, register, write_json
 from benchmark.networks import network
 from benchmark.plan import method_setting
 from benchmark.provenance import code_version, package_versions, processor
@@ -51,7 +51,7 @@ def main(argv: list[str]) -> int:
     machine = {"processor": processor(), "threads": torch.get_num_threads(), "versions": package_versions()}
     setting = {"teacher": TEACHER, "student": STUDENT, "size": arguments.size, "batch": arguments.batch}
     report = {"commit": commit, "dirty": dirty, "machine": machine, "setting": setting, **measured}
-    arguments.out.mkdir(parents=True, exist_ok=True)
+    make_folder(arguments.out)
     write_json(arguments.out / "step.json", report)
     table = Table(title=f"{TEACHER} → {STUDENT}, {arguments.batch} × {arguments.size}², {processor()}, 1 thread")
     table.add_column("measured")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmark.errors import KdsegError
-from benchmark.files import write_bytes
+from benchmark.files import make_folder, write_bytes
 from benchmark.frame import STUDENT, with_delta
 from benchmark.frozen import content_hash
 from benchmark.plots import Curves, Panel, draw
@@ -46,7 +46,7 @@ def figure6(frame: pd.DataFrame, folder: Path) -> list[Path]:
             f"(above 0, all else equal), for example `{{name: {METHOD}, lambda2: [1.0, 10.0]}}` in a sweep's methods; "
             f"there are: {', '.join(have) or 'none'}"
         )
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     gain = publication(METHOD).claim(CLAIM).value
     files: dict[Path, bytes] = {}
     for curves in found:

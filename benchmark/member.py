@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import statistics
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -112,19 +112,28 @@ class Member:
         self.losses = losses
 
     def _finish_gradients(self) -> None:
-        """Clip parts that ask for it; without a loss scaler, refuse gradients that are not finite."""
+        """Clip parts that ask for it; without a loss scaler, refuse gradients that are not finite.
+
+        A scaler multiplies all gradients and divides those of the student's optimiser only: parts with an optimiser of
+        their own are divided here, and left as they are in a step that overflows.
+        """
         scaler = getattr(self.optimizer, "loss_scaler", None)
+        scale = scaler.get_scale() if scaler is not None else 1.0
         for name, part in self.method.parts.items():
-            gradients = [p for p in part.module.parameters() if p.grad is not None]
+            parameters = [p for p in part.module.parameters() if p.grad is not None]
+            limit = part.clip_norm
             if scaler is not None and name in self.own:
-                for parameter in gradients:
-                    parameter.grad /= scaler.get_scale()
-            if part.clip_norm is not None and gradients:
-                nn.utils.clip_grad_norm_(gradients, part.clip_norm)
-        if scaler is None:
-            gradients = [p.grad for p in self.distiller.parameters() if p.grad is not None]
-            if not torch.isfinite(nn.utils.get_total_norm(gradients)):
-                raise Diverged("gradient is not finite")
+                for parameter in parameters:
+                    parameter.grad /= scale
+                if not _finite(parameters):
+                    self.own[name].zero_grad()
+                    continue
+            elif limit is not None:
+                limit *= scale
+            if limit is not None and parameters:
+                nn.utils.clip_grad_norm_(parameters, limit)
+        if scaler is None and not _finite([p for p in self.distiller.parameters() if p.grad is not None]):
+            raise Diverged("gradient is not finite")
 
     def log_losses(self) -> None:
         """Append the last losses to `scalars.jsonl`."""
@@ -235,6 +244,10 @@ def _build_method(run: Run) -> Method:
     with stream(run.seed, "method-init", run.method.name):
         method.attach(student, teacher)
     return method
+
+
+def _finite(parameters: Sequence[nn.Parameter]) -> bool:
+    return bool(torch.isfinite(nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])))
 
 
 def trainable(module: nn.Module) -> int:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmark.errors import KdsegError, unknown
-from benchmark.files import write_bytes
+from benchmark.files import make_folder, write_bytes
 from benchmark.tables import PER_SEED, Cell, Table
 
 if TYPE_CHECKING:
@@ -98,18 +98,11 @@ def write_tables(tables: Sequence[Table], folder: Path, formats: Iterable[str] =
             raise unknown("format", name, RENDERERS)
     if len(set(names)) < len(names):
         raise KdsegError(f"{folder}: two tables of one name ({', '.join(names)}) would overwrite each other")
-    _make(folder)
+    make_folder(folder)
     files = [(folder / f"{table.name}.{name}", RENDERERS[name](table)) for table in tables for name in chosen]
     for file, text in files:
         write_bytes(file, text.encode())
     return [file for file, _ in files]
-
-
-def _make(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise KdsegError(f"{folder}: cannot be made: {error.strerror or error}") from None
 
 
 def _marks(table: Table) -> dict[str, str]:
