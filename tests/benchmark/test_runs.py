@@ -65,14 +65,14 @@ def test_a_student_without_teacher_fits_the_cohort_of_its_recipe_and_seed():
 
 
 def test_optimiser_overrides_keep_the_cohort_and_data_overrides_do_not():
-    plain, tuned, shorter = run(), run(overrides={"optim.lr": 0.1}), run(overrides={"data.iterations": 7})
+    plain, tuned, shorter = run(), run(overrides={"optim.lr": 0.1}), run(overrides={"data.iterations": 70})
     assert cohort_key(plain, recipe(plain)) == cohort_key(tuned, recipe(tuned))
     assert cohort_key(plain, recipe(plain)) != cohort_key(shorter, recipe(shorter))
 
 
 def test_overrides_change_the_recipe_and_nothing_else():
-    found = recipe(run(overrides={"data.iterations": 7, "optim.lr": 0.5}))
-    assert (found.data.iterations, found.optim.lr) == (7, 0.5)
+    found = recipe(run(overrides={"data.iterations": 70, "optim.lr": 0.5}))
+    assert (found.data.iterations, found.optim.lr) == (70, 0.5)
     assert found.data.crop == recipe(run()).data.crop
 
 

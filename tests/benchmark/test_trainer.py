@@ -5,6 +5,7 @@ import pytest
 import torch
 from mmengine.config import ConfigDict
 from mmengine.hooks import Hook
+from mmengine.logging import MMLogger
 from mmengine.runner import Runner
 from mmseg.models import SegDataPreProcessor
 
@@ -220,6 +221,13 @@ class Reseed(Hook):
         self.stream.__exit__(None, None, None)
 
 
+@pytest.fixture
+def runners_logger(monkeypatch):
+    """Runner makes its own logger, which writes to a file, the current one of the process: not beyond this test."""
+    monkeypatch.setattr(MMLogger, "_instance_dict", MMLogger._instance_dict.copy())
+
+
+@pytest.mark.usefixtures("runners_logger")
 def test_a_plain_run_equals_mmengines_runner_bit_for_bit(world, tmp_path):
     """Given our sampler, seeded data set and re-seeding hook, stock training gives the same weights."""
     sgd = {"optim_optimizer": "SGD", "optim_lr": 0.05, "optim_decay_norm": True}
