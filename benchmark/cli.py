@@ -7,6 +7,7 @@ import importlib
 import sys
 import traceback
 from pathlib import Path
+from typing import Any
 
 from benchmark.errors import KdsegError
 
@@ -70,16 +71,14 @@ def parser() -> argparse.ArgumentParser:
     train.add_argument(
         "--method", default="student", help="see `kdseg list methods` (default: student, no distillation)"
     )
-    train.add_argument("--set", nargs="+", default=[], metavar="NAME=VALUE", help="hyper-parameters of the method")
+    pairs: dict[str, Any] = {"nargs": "+", "action": "extend", "default": []}
+    train.add_argument("--set", metavar="NAME=VALUE", help="hyper-parameters of the method", **pairs)
     train.add_argument("--teacher", metavar="RUN|FILE", help="id or folder of the teacher's run, or a checkpoint")
     train.add_argument("--teacher-model", help="the architecture of a teacher checkpoint")
     train.add_argument("--weights", help="file with the initial backbone weights (default: none, from scratch)")
     train.add_argument("--seed", type=int, default=0)
     train.add_argument("--amp", action="store_true", help="mixed precision (needs a GPU)")
-    train.add_argument("--cfg-options", nargs="+", default=[], metavar="KEY=VALUE", help="e.g. optim.lr=0.01")
-    train.add_argument(
-        "--allow-off-protocol", action="store_true", help="allow another effective batch; marks the record"
-    )
+    train.add_argument("--cfg-options", metavar="KEY=VALUE", help="e.g. optim.lr=0.01", **pairs)
     train.add_argument(
         "--resume", action=argparse.BooleanOptionalAction, default=True, help="go on from the newest resume file"
     )
@@ -87,8 +86,8 @@ def parser() -> argparse.ArgumentParser:
 
     sweep = command("sweep", "run a sweep here, in several processes", "kdseg sweep slurm/sweeps/tiny.yaml --jobs 2")
     sweep.add_argument("sweep", type=Path, help="a sweep file, see slurm/sweeps/")
-    sweep.add_argument("--jobs", type=int, default=1, help="jobs at the same time (default 1)")
-    sweep.add_argument("--cohort", type=int, default=64, help="most runs that train together (1: each alone)")
+    sweep.add_argument("--jobs", type=positive, default=1, help="jobs at the same time (default 1)")
+    sweep.add_argument("--cohort", type=positive, default=64, help="most runs that train together (1: each alone)")
     _execution(sweep)
 
     status = command("status", "what the runs of a sweep are at", "kdseg status demo --work-dir work_dirs/demo")
@@ -182,21 +181,39 @@ def _network(sub: argparse.ArgumentParser) -> None:
     _device(sub)
 
 
+def positive(text: str) -> int:
+    """A whole number of at least 1."""
+    number = natural(text)
+    if number == 0:
+        raise ValueError
+    return number
+
+
+def natural(text: str) -> int:
+    """A whole number of at least 0."""
+    if not text.isdecimal():
+        raise ValueError
+    return int(text)
+
+
 def _execution(sub: argparse.ArgumentParser) -> None:
     _store(sub)
     sub.add_argument("--data-root", type=Path, help="folder of a dataset that has files")
     sub.add_argument("--weights-dir", type=Path, help="folder of weight files (default: $KDSEG_WEIGHTS)")
     _device(sub)
-    sub.add_argument("--workers", type=int, default=0, help="data-loading processes of a job (default 0)")
-    sub.add_argument("--deterministic", action="store_true", help="only deterministic GPU operations")
+    sub.add_argument("--workers", type=natural, default=0, help="data-loading processes of a job (default 0)")
     sub.add_argument(
-        "--checkpoint-interval", type=int, default=100, metavar="N", help="iterations between resume files"
+        "--allow-off-protocol", action="store_true", help="allow another effective batch or number of images"
+    )
+    sub.add_argument("--deterministic", action="store_true", help="prefer deterministic GPU operations")
+    sub.add_argument(
+        "--checkpoint-interval", type=positive, default=100, metavar="N", help="iterations between resume files"
     )
 
 
 def _device(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
-    sub.add_argument("--threads", type=int, default=1, help="torch threads of a process (default 1)")
+    sub.add_argument("--threads", type=positive, default=1, help="torch threads of a process (default 1)")
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -45,10 +45,12 @@ def evaluate(
     batch: int,
     workers: int,
     device: torch.device,
+    beat: Callable[[], None] = lambda: None,
 ) -> dict[str, np.ndarray]:
     """Areas (images, 4, classes) of each member in one pass over the split; train or eval mode is left as it was.
 
-    Every image has a random stream of its own, for networks that draw numbers even in evaluation.
+    Every batch has a random stream of its own, for networks that draw numbers even in evaluation; `beat` is called
+    after each.
     """
     modes = {name: member.network.training for name, member in members.items()}
     areas = {name: np.zeros((len(dataset), 4, classes), np.int64) for name in members}
@@ -64,6 +66,7 @@ def evaluate(
                 with torch.no_grad(), stream(0, "evaluate", indices[0]):
                     predictions = predict(member.network, inputs[member.normalisation])
                 _fill(areas[name], indices, predictions, labels, classes)
+            beat()
     finally:
         for name, member in members.items():
             member.network.train(modes[name])

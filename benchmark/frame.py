@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from benchmark import definitions
 from benchmark.errors import KdsegError
 from benchmark.frozen import content_hash
 from benchmark.networks import network
@@ -31,7 +32,7 @@ COSTS = (
     "step_s", "teacher_s", "data_s", "iteration_s", "wall_s", "memory_mb", "parameters", "extra_parameters", "cohort",
 )  # fmt: skip
 ORIGIN = ("commit", "dirty", "device", "processor")
-COLUMNS = (*INPUTS, *SCORES, *COSTS, *ORIGIN)
+COLUMNS = (*INPUTS, *SCORES, *COSTS, *ORIGIN, "images")
 _DTYPES = {
     "Int64": (
         "method_version", "seed", "harness", "best_iteration", "iterations", "diverged_at", "parameters",
@@ -160,7 +161,8 @@ def run_columns(run: Run) -> dict[str, Any]:
 def _record_columns(record: Record) -> dict[str, Any]:
     cost, origin, result, divergence = record.cost, record.provenance, record.result, record.divergence
     done = record.outcome is State.DONE and result is not None
-    columns = run_columns(record.inputs) | {
+    columns = run_columns(record.inputs)
+    columns |= {
         "id": record.id,
         "outcome": str(record.outcome),
         "reason": None if done else _divergence_text(record),
@@ -169,6 +171,8 @@ def _record_columns(record: Record) -> dict[str, Any]:
         "iteration_s": cost.step_s + cost.teacher_s + cost.data_s,
         **{name: getattr(cost, name) for name in COSTS if name != "iteration_s"},
         **{name: getattr(origin, name) for name in ORIGIN},
+        "off_protocol": columns["off_protocol"] or _other_counts(record),
+        "images": " ".join(f"{split}:{origin.list_hashes[split]}" for split in sorted(origin.list_hashes)),
     }
     if done:
         columns |= {
@@ -179,6 +183,12 @@ def _record_columns(record: Record) -> dict[str, Any]:
             "aacc": result.last.aacc,
         }
     return columns
+
+
+def _other_counts(record: Record) -> bool:
+    """Whether it was trained or validated on another number of images than the data set officially has."""
+    splits = definitions.dataset(record.inputs.dataset).splits
+    return any(splits[name].count != count for name, count in record.provenance.images.items())
 
 
 def _typed(rows: list[dict[str, Any]]) -> pd.DataFrame:
@@ -227,7 +237,9 @@ def _delta_reason(row: dict[str, Any], students: dict[str, dict[str, Any]]) -> s
         return row["reason"]
     if student is None:
         return f"student alone, seed {row['seed']}: no record"
-    return f"student alone, seed {row['seed']}: {student['reason']}" if student["reason"] else None
+    if student["reason"]:
+        return f"student alone, seed {row['seed']}: {student['reason']}"
+    return None if row["images"] == student["images"] else f"student alone, seed {row['seed']}: other images"
 
 
 def _divergence_text(record: Record) -> str:

@@ -20,6 +20,7 @@ from benchmark.files import append_line, by_sha256
 from benchmark.method import Method, Shapes, Taps
 from benchmark.metrics import scores
 from benchmark.networks import network
+from benchmark.provenance import code_version
 from benchmark.randomness import stream
 from benchmark.registry import method_class
 from benchmark.runs import Run, resolve_recipe
@@ -67,6 +68,8 @@ class Member:
         self.areas: np.ndarray | None = None
         self.resumed_at: list[int] = []
         self.wall_s = 0.0
+        self.images = ""
+        self.code = [code_version()]
         self.step_seconds: list[float] = []
 
     def _build_optimisers(self) -> None:
@@ -81,7 +84,7 @@ class Member:
 
     def step(self, batch: Batch, teacher: Taps) -> None:
         """One iteration; if it diverges the run leaves, with its weights as they were before."""
-        start = time.perf_counter()
+        start = clock(self.device)
         try:
             self._update(batch, teacher)
         except Diverged as reason:
@@ -90,7 +93,7 @@ class Member:
             self.optimizer.zero_grad()
         else:
             self.iteration += 1
-        self.step_seconds.append(time.perf_counter() - start)
+        self.step_seconds.append(clock(self.device) - start)
 
     def _update(self, batch: Batch, teacher: Taps) -> None:
         self.distiller.train()
@@ -180,7 +183,8 @@ class Member:
             "optimizer": self.optimizer.state_dict(),
             "own": {name: wrapper.state_dict() for name, wrapper in self.own.items()},
             "schedules": [schedule.state_dict() for schedule in self.schedules],
-            "divergence": self.divergence.model_dump() if self.divergence else None,
+            "images": self.images,
+            "code": self.code,
             "best": self.best.model_dump() if self.best else None,
             "curve": self.curve,
             "resumed_at": self.resumed_at,
@@ -203,6 +207,12 @@ class Member:
             raise DamagedResume(file, str(error)) from None
         if not isinstance(state, dict) or state.get("run") != self.run.id:
             raise DamagedResume(file, f"{file}: is no resume file of run {self.run.id}")
+        try:
+            self._restore(state, iteration)
+        except (KeyError, RuntimeError, TypeError, ValueError) as error:
+            raise DamagedResume(file, f"{file}: does not fit run {self.run.id}: {type(error).__name__}") from None
+
+    def _restore(self, state: dict[str, Any], iteration: int) -> None:
         self.student.load_state_dict(state["student"])
         self.method.load_state_dict(state["method"])
         self.optimizer.load_state_dict(state["optimizer"])
@@ -211,12 +221,21 @@ class Member:
         for schedule, saved in zip(self.schedules, state["schedules"], strict=True):
             schedule.load_state_dict(saved)
         self.iteration = state["iteration"]
-        self.divergence = Divergence(**state["divergence"]) if state["divergence"] else None
-        self.alive = self.divergence is None
+        self.images = state["images"]
+        self.code = [*(tuple(each) for each in state["code"]), *self.code]
         self.best = Scores(**state["best"]) if state["best"] else None
         self.curve = [tuple(point) for point in state["curve"]]
         self.resumed_at = [*state["resumed_at"], iteration]
         self.wall_s = state["wall_s"]
+
+    def check_images(self, images: str) -> None:
+        """Refuse to go on with other training images (`images` is the hash of their list) than the run began with."""
+        if self.images not in ("", images):
+            raise KdsegError(
+                f"run {self.run.id}: was begun on other images than this data root has; give the first root again, "
+                "or --no-resume to start anew"
+            )
+        self.images = images
 
     def seconds(self) -> float:
         """The median time of a step (0 before the first)."""
@@ -248,6 +267,13 @@ def _build_method(run: Run) -> Method:
 
 def _finite(parameters: Sequence[nn.Parameter]) -> bool:
     return bool(torch.isfinite(nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])))
+
+
+def clock(device: torch.device) -> float:
+    """Seconds, once the device has done all that it was asked for."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
 
 
 def trainable(module: nn.Module) -> int:

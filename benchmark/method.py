@@ -91,7 +91,12 @@ class Method(nn.Module):
         return {}
 
     def prepare(self, teacher: nn.Module, batches: Iterable[tuple[Taps, Tensor]]) -> None:
-        """Optional first stage on the frozen teacher: `batches` yields its taps and the labels (N, H, W)."""
+        """Optional first stage on the frozen teacher; what it learns belongs in parameters or buffers of parts.
+
+        Args:
+            teacher: the network.
+            batches: endless: the teacher's taps and the labels (N, H, W). Take as many as the stage needs.
+        """
 
     def losses(self, student: Taps, teacher: Taps, target: Tensor, step: int) -> dict[str, Tensor]:
         """The weighted loss terms of one step, by name; the harness adds their sum to the task loss.

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
 
 from benchmark import definitions
 from benchmark.errors import KdsegError
@@ -45,12 +47,12 @@ class Sweep(Frozen):
         overrides: changes to the protocol's recipe, as `--cfg-options` takes them.
     """
 
-    name: str
+    name: Annotated[str, Field(pattern=r"^\w[\w.-]*$")]
     dataset: str
     protocol: str
-    pairs: tuple[SweepPair, ...]
-    methods: tuple[str | dict[str, Any], ...]
-    seeds: tuple[int, ...]
+    pairs: Annotated[tuple[SweepPair, ...], Field(min_length=1)]
+    methods: Annotated[tuple[str | dict[str, Any], ...], Field(min_length=1)]
+    seeds: Annotated[tuple[int, ...], Field(min_length=1)]
     teacher_seed: int = 0
     precision: Literal["fp32", "amp"] = "fp32"
     weights: dict[str, str] = {}
@@ -126,7 +128,9 @@ def plan_sweep(sweep: Sweep, weights_dir: Path | None = None) -> Plan:
     return Plan(manifest, files)
 
 
-def cohorts(plan: Plan, work_dir: Path, data_root: Path | None, execution: Execution, size: int) -> list[Job]:
+def cohorts(
+    plan: Plan, work_dir: Path, data_root: Path | None, execution: Execution, size: int, off_protocol: bool = False
+) -> list[Job]:
     """The jobs of a plan: cohorts of at most `size` runs, teachers' jobs first.
 
     Runs without a teacher join a cohort that has one where data recipe and seed agree: they cost it nothing.
@@ -151,18 +155,19 @@ def cohorts(plan: Plan, work_dir: Path, data_root: Path | None, execution: Execu
     return [
         Job(
             runs=tuple(part), work_dir=str(work_dir), data_root=str(data_root) if data_root else None,
-            files=plan.files, execution=execution,
+            files=plan.files, execution=execution, off_protocol=off_protocol,
         )
         for part in first + parts
     ]  # fmt: skip
 
 
-def check_on_protocol(overrides: dict[str, Any], allowed: bool) -> None:
+def check_on_protocol(run: Run, allowed: bool) -> None:
     """Refuse an effective batch that is not the protocol's, unless the user says that this is meant."""
-    if "data.batch" in overrides and not allowed:
+    meant = definitions.protocol(run.protocol).recipe(network(run.model).family).data.batch
+    if _recipe(run).data.batch != meant and not allowed:
         raise KdsegError(
-            "data.batch: another effective batch is another protocol (batch norm and noise change); "
-            "pass --allow-off-protocol if you mean it: the records are then marked"
+            f"data.batch: protocol {run.protocol} has {meant}; another effective batch is another protocol (batch norm "
+            "and noise change); pass --allow-off-protocol if you mean it: the records are then marked"
         )
 
 
@@ -174,6 +179,9 @@ def _settings(sweep: Sweep) -> list[MethodSetting]:
         if not isinstance(name, str):
             raise KdsegError(f"sweep {sweep.name}: methods: {entry} has no name; write `name: kd`")
         axes = {key: value if isinstance(value, list) else [value] for key, value in hyper.items()}
+        empty = [key for key, values in axes.items() if not values]
+        if empty:
+            raise KdsegError(f"sweep {sweep.name}: methods: {name}: {empty[0]} has no values; leave it out or give one")
         for values in product(*axes.values()):
             setting = method_setting(name, dict(zip(axes, values, strict=True)))
             if setting not in found:

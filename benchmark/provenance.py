@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -29,9 +29,14 @@ def provenance(
     teacher_sha256: str | None,
     started: str,
     resumed_at: tuple[int, ...],
+    code: Sequence[tuple[str, bool]],
 ) -> Provenance:
-    """The provenance of a run that finishes now."""
-    commit, dirty = code_version()
+    """The provenance of a run that finishes now.
+
+    `code` is the version of every attempt: one that had uncommitted changes, or a change between two, makes it dirty.
+    """
+    commit = code[-1][0]
+    dirty = any(changed for _, changed in code) or len({version for version, _ in code}) > 1
     return Provenance(
         commit=commit,
         dirty=dirty,

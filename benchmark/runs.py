@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from benchmark.definitions import Dataset, Protocol, Recipe, definition_hash
+from pydantic import Field
+
+from benchmark.definitions import Dataset, Positive, Protocol, Recipe, definition_hash
 from benchmark.errors import KdsegError, unknown
 from benchmark.frozen import Frozen, content_hash, parse
 from benchmark.networks import Network
@@ -73,14 +75,15 @@ class Execution(Frozen):
         device: `cpu`, `cuda`, or `auto` (CUDA where there is a GPU).
         threads: torch threads of the process; part of what makes CPU results bit-equal.
         workers: data-loading processes; they change no number.
+        deterministic: prefer deterministic GPU operations; those that have none only warn.
         checkpoint_interval: iterations between two resume files.
     """
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    threads: int = 1
-    workers: int = 0
+    threads: Positive = 1
+    workers: Annotated[int, Field(ge=0)] = 0
     deterministic: bool = False
-    checkpoint_interval: int = 100
+    checkpoint_interval: Positive = 100
 
 
 class Job(Frozen):
@@ -91,10 +94,12 @@ class Job(Frozen):
         work_dir: the store that its run directories are in.
         data_root: of a dataset with files.
         files: paths of weight and checkpoint files, by sha256.
+        off_protocol: whether another number of images than the official one is allowed; the record shows it.
     """
 
     runs: tuple[Run, ...]
     work_dir: str
+    off_protocol: bool = False
     data_root: str | None = None
     files: dict[str, str] = {}
     execution: Execution = Execution()
@@ -186,7 +191,7 @@ def resolve_recipe(protocol: Protocol, network: Network, overrides: dict[str, An
         place = recipe
         for part in parents:
             place = place.get(part) if isinstance(place, dict) else None
-        if not isinstance(place, dict) or key not in place:
+        if not isinstance(place, dict) or key not in place or isinstance(place[key], dict):
             raise unknown("override", dotted, _leaves(recipe), "--cfg-options")
         place[key] = value
     return parse(Recipe, recipe, "--cfg-options" if overrides else f"protocol {protocol.name}")

@@ -170,13 +170,22 @@ class RunDirectory:
         return parse(Run, read_json(self.path / "run.json"), str(self.path / "run.json"))
 
     def status(self, now: float | None = None) -> Status | None:
-        """The last heartbeat; a running one that is too old is `stale`; None if the run was never started."""
+        """The last heartbeat; None if the run was never started.
+
+        A running one that is too old is `stale`. One that says `done` without a record is `waiting`: the record is
+        what counts. One that cannot be read is `failed`, with the reason: it is no more than a heartbeat.
+        """
         file = self.path / "status.json"
         if not file.exists():
             return None
-        status = parse(Status, read_json(file), str(file))
+        try:
+            status = parse(Status, read_json(file), str(file))
+        except KdsegError as error:
+            return Status(state=State.FAILED, iteration=0, iterations=0, time=0, host="", pid=0, message=str(error))
         if status.state is State.RUNNING and (now or time.time()) - status.time > STALE_S:
             return status.model_copy(update={"state": State.STALE})
+        if status.state in (State.DONE, State.DIVERGED) and not (self.path / "record.json").exists():
+            return status.model_copy(update={"state": State.WAITING, "iteration": 0})
         return status
 
     def write_status(self, state: State, iteration: int, iterations: int, **more: Any) -> None:
@@ -192,23 +201,31 @@ class RunDirectory:
         file = self.path / "record.json"
         return read_record(file) if file.exists() else None
 
-    def intact_record(self) -> Record | None:
-        """The record, if it and the areas it names are whole; else what is damaged is set aside and None returned."""
+    def damage(self) -> str | None:
+        """What is wrong with the record or the areas it names; None if all is whole, or there is no record."""
         areas = self.path / "areas.npz"
         try:
             record = self.record()
         except KdsegError as error:
-            set_aside(self.path / "record.json", str(error))
-            return None
+            return str(error)
         if record and record.areas_sha256 and not (areas.is_file() and file_sha256(areas) == record.areas_sha256):
-            set_aside(self.path / "record.json", f"{areas}: is missing or not what the record says")
-            return None
-        return record
+            return f"{areas}: is missing or not what the record says"
+        return None
 
-    def finish(self, record: Record) -> None:
+    def finished(self) -> bool:
+        """Whether there is a record, and all of it is whole."""
+        return (self.path / "record.json").exists() and self.damage() is None
+
+    def set_aside_damage(self) -> None:
+        """Set a damaged record aside, so that the run is made again."""
+        reason = self.damage()
+        if reason:
+            set_aside(self.path / "record.json", reason)
+
+    def finish(self, record: Record, iterations: int) -> None:
         """Write the record (everything it names is already there), then drop what only a resume needs."""
         write_json(self.path / "record.json", record.model_dump(mode="json"))
-        self.write_status(record.outcome, record.iterations, record.iterations)
+        self.write_status(record.outcome, record.iterations, iterations)
         for file in self.resume_files().values():
             file.unlink()
 
@@ -232,7 +249,11 @@ class RunDirectory:
     @contextmanager
     def lock(self) -> Iterator[None]:
         """Hold the directory: a second process is told who has it. A killed process lets go by itself."""
-        with (self.path / "lock").open("a+") as file:
+        try:
+            held = (self.path / "lock").open("a+")
+        except OSError as error:
+            raise KdsegError(f"{self.path}: cannot be written: {error.strerror}") from error
+        with held as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
@@ -284,9 +305,14 @@ def write_manifest(work_dir: Path, manifest: Manifest) -> None:
 
 
 def manifests(work_dir: Path) -> dict[str, Manifest]:
-    """The sweeps that were started in a work directory, by name."""
-    files = sorted((Path(work_dir) / "sweeps").glob("*.json"))
-    return {file.stem: parse(Manifest, read_json(file), str(file)) for file in files}
+    """The sweeps that were started in a work directory, by name; one that cannot be read is named and left out."""
+    found = {}
+    for file in sorted((Path(work_dir) / "sweeps").glob("*.json")):
+        try:
+            found[file.stem] = parse(Manifest, read_json(file), str(file))
+        except KdsegError as error:
+            print(f"left out: {error}", file=sys.stderr)
+    return found
 
 
 def read_record(file: Path) -> Record:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from benchmark.definitions import Normalisation
 from benchmark.errors import KdsegError
 from benchmark.files import by_sha256, file_sha256
 from benchmark.randomness import stream
-from benchmark.runs import Job, TeacherSource
+from benchmark.runs import Job, Run, TeacherSource
 from benchmark.store import RunDirectory
 from benchmark.toolbox import checkpoints
 from benchmark.toolbox.networks import build_network, forward_taps
@@ -38,28 +38,31 @@ class Teacher:
             return {name: tap.float() for name, tap in forward_taps(self.network, inputs, names).items()}
 
 
-def load_teacher(job: Job, device: torch.device) -> Teacher | None:
-    """The teacher that the runs of a job share; None if none of them has one.
+def load_teacher(job: Job, runs: Sequence[Run], device: torch.device) -> Teacher | None:
+    """The teacher that some runs of a job share; None if none of them has one.
 
     Raises:
         KdsegError: its run has not finished, or its file is missing, damaged, unsafe, or of another network.
     """
-    source = job.teacher
-    if source is None:
+    student = next((run for run in runs if run.teacher), None)
+    if student is None or student.teacher is None:
         return None
-    student = next(run for run in job.runs if run.teacher)
-    file = _weights(job, source)
+    source = student.teacher
+    file, expected = _weights(job, source)
     with stream(0, "teacher-init"):
         network = build_network(source.model, len(definitions.dataset(student.dataset).classes))
     checkpoints.load_weights(network, file)
+    if expected not in (None, checkpoints.weights_hash(network)):
+        raise KdsegError(f"{file}: its weights are not those that its record names; it was changed, train it again")
     network.requires_grad_(False).eval().to(device)
     own = RunDirectory(Path(job.work_dir), source.id).inputs() if source.kind == "run" else student
     return Teacher(network, definitions.protocol(own.protocol).normalisation, file_sha256(file))
 
 
-def _weights(job: Job, source: TeacherSource) -> Path:
+def _weights(job: Job, source: TeacherSource) -> tuple[Path, str | None]:
+    """The teacher's file, and the hash its weights must have where a record names it."""
     if source.kind == "checkpoint":
-        return by_sha256(job.files, source.id)
+        return by_sha256(job.files, source.id), None
     directory = RunDirectory(Path(job.work_dir), source.id)
     record = directory.record()
     if record is None or record.result is None:
@@ -68,4 +71,4 @@ def _weights(job: Job, source: TeacherSource) -> Path:
     file = directory.path / "student.pth"
     if not file.is_file():
         raise KdsegError(f"teacher {source.model}: {file} is gone; remove {directory.path} and train it again")
-    return file
+    return file, record.student_sha256

@@ -18,20 +18,20 @@ import torch
 from torch import Tensor
 
 from benchmark import definitions
-from benchmark.definitions import Normalisation
+from benchmark.definitions import Dataset, Normalisation
 from benchmark.errors import KdsegError
 from benchmark.evaluation import Evaluated, evaluate
-from benchmark.member import DamagedResume, Member, trainable
+from benchmark.member import DamagedResume, Member, clock, trainable
 from benchmark.method import Taps
 from benchmark.networks import network
-from benchmark.provenance import code_version, provenance
+from benchmark.provenance import provenance
 from benchmark.randomness import stream
 from benchmark.registry import method_class
 from benchmark.runs import HARNESS, Job, Run, cohort_key, resolve_recipe
 from benchmark.store import Cost, Record, RunDirectory, State, set_aside, write_areas
 from benchmark.teacher import load_teacher
 from benchmark.toolbox import checkpoints
-from benchmark.toolbox.data import train_batches, train_dataset, val_dataset
+from benchmark.toolbox.data import SeededDataset, train_batches, train_dataset, val_dataset
 from benchmark.toolbox.segmentation import Batch, Preprocessor
 
 HEARTBEAT_S = 2.0
@@ -44,12 +44,13 @@ class Interrupted(Exception):
     """The job was asked to stop; its runs can be resumed."""
 
 
-def train_job(job: Job, stop: Callable[[], bool] = lambda: False) -> list[str]:
+def train_job(job: Job, stop: Callable[[], bool] = lambda: False, resume: bool = True) -> list[str]:
     """Train all runs of a job that are not finished yet, resuming where they were.
 
     Args:
         job: its runs must agree on their cohort key.
         stop: asked after each iteration; if true, resume files are written and `Interrupted` is raised.
+        resume: go on from the newest resume files; else they are removed.
 
     Returns:
         One line for each run that failed (raised); diverged runs are results, not failures.
@@ -64,7 +65,11 @@ def train_job(job: Job, stop: Callable[[], bool] = lambda: False) -> list[str]:
         for run in job.runs:
             directories[run.id].create(run)
             locks.enter_context(directories[run.id].lock())
-        unfinished = [run for run in job.runs if directories[run.id].intact_record() is None]
+            directories[run.id].set_aside_damage()
+            if not resume:
+                for file in directories[run.id].resume_files().values():
+                    file.unlink()
+        unfinished = [run for run in job.runs if not directories[run.id].finished()]
         failures = []
         while unfinished:
             iteration, runs = _next_group(unfinished, directories)
@@ -106,7 +111,6 @@ class Cohort:
     ) -> None:
         self.job, self.device, self.stop = job, device, stop
         self.started, self.clock = datetime.now(UTC).isoformat(timespec="seconds"), time.perf_counter()
-        code_version()  # now, not at the end: the code that runs is the code that was read
         self.iteration = iteration
         _check_agreement(runs)
         for run in runs:
@@ -115,7 +119,7 @@ class Cohort:
         root = Path(job.data_root) if job.data_root else None
         work_dir = Path(job.work_dir)
         self.classes = len(definition.classes)
-        self.teacher = load_teacher(job, device)
+        self.teacher = load_teacher(job, runs, device)
         self.members = [Member(run, RunDirectory(work_dir, run.id), device, job.files) for run in runs]
         for member in self.members:
             member.start(iteration)
@@ -123,6 +127,10 @@ class Cohort:
         self.recipe, self.seed = recipe, runs[0].seed
         self.train_set = train_dataset(definition, recipe, root, self.seed)
         self.val_set = val_dataset(definition, root)
+        if not job.off_protocol:
+            _check_counts(definition, self.train_set, self.val_set)
+        for member in self.members:
+            member.check_images(self.train_set.list_hash())
         self.normalisations = {member.protocol.normalisation for member in self.members}
         if self.teacher:
             self.normalisations.add(self.teacher.normalisation)
@@ -143,14 +151,14 @@ class Cohort:
             for member in self.alive:
                 self._prepare(member)
             self._loop()
+            for member in self.alive:
+                self._finish(member)
         except (Interrupted, KeyboardInterrupt):
             self._leave(State.INTERRUPTED, "stopped; the same command resumes it")
             raise
         except Exception as error:
             self._leave(State.FAILED, _one_line(error))
             raise
-        for member in self.alive:
-            self._finish(member)
         return self.failures
 
     def _loop(self) -> None:
@@ -167,21 +175,21 @@ class Cohort:
         preprocessors = {norm: Preprocessor(norm, self.recipe.crop, self.device) for norm in self.normalisations}
         raw = train_batches(self.train_set, self.recipe.batch, self.iteration, self.job.execution.workers)
         while True:
-            start = time.perf_counter()
+            start = clock(self.device)
             loaded = next(raw)
             batches = {norm: preprocessor.train(loaded) for norm, preprocessor in preprocessors.items()}
-            self.data_seconds.append(time.perf_counter() - start)
+            self.data_seconds.append(clock(self.device) - start)
             yield batches
 
     def teach(self, batches: dict[Normalisation, Batch]) -> dict[str, Tensor]:
         """The teacher's taps for a batch: all that any member asks for."""
-        if self.teacher is None:
+        if self.teacher is None or not any(member.run.teacher for member in self.alive):
             self.teacher_seconds.append(0.0)
             return {}
-        start = time.perf_counter()
+        start = clock(self.device)
         with stream(self.seed, "teacher", self.iteration):
             taps = self.teacher.taps(batches[self.teacher.normalisation].inputs, self.taps)
-        self.teacher_seconds.append(time.perf_counter() - start)
+        self.teacher_seconds.append(clock(self.device) - start)
         return taps
 
     def _step_all(self, batches: dict[Normalisation, Batch], teacher: Taps) -> None:
@@ -236,13 +244,14 @@ class Cohort:
     def _evaluate(self, members: Sequence[Member]) -> None:
         if not members:
             return
-        self._heartbeat(force=True)
-        areas = evaluate(
-            {member.run.id: Evaluated(member.student, member.protocol.normalisation) for member in members},
-            self.val_set, self.classes, members[0].protocol.val_batch, self.job.execution.workers, self.device,
-        )  # fmt: skip
-        for member in members:
-            member.validated(areas[member.run.id])
+        for size in sorted({member.protocol.val_batch for member in members}):
+            some = [member for member in members if member.protocol.val_batch == size]
+            areas = evaluate(
+                {member.run.id: Evaluated(member.student, member.protocol.normalisation) for member in some},
+                self.val_set, self.classes, size, self.job.execution.workers, self.device, self._heartbeat,
+            )  # fmt: skip
+            for member in some:
+                member.validated(areas[member.run.id])
 
     # What is written -------------------------------------------------------------------------------------------
 
@@ -312,12 +321,15 @@ class Cohort:
                 cost=self._cost(member),
                 provenance=provenance(
                     self.job.execution, self.device, {"train": self.train_set, "val": self.val_set},
-                    self.teacher.sha256 if self.teacher else None, self.started, tuple(member.resumed_at),
+                    self.teacher.sha256 if self.teacher and member.run.teacher else None, self.started,
+                    tuple(member.resumed_at), member.code,
                 ),
                 areas_sha256=areas_sha256,
                 student_sha256=checkpoints.weights_hash(member.student) if result else None,
-            )
+            ),
+            self.recipe.iterations,
         )  # fmt: skip
+        member.alive = False
 
     def _cost(self, member: Member) -> Cost:
         median = statistics.median
@@ -364,6 +376,17 @@ def _check_agreement(runs: Sequence[Run]) -> None:
         raise KdsegError(
             "job: its runs differ in dataset, data recipe, precision, seed or teacher; they cannot train together"
         )
+
+
+def _check_counts(definition: Dataset, *splits: SeededDataset) -> None:
+    """Refuse a split with another number of images than the official one: its results would pass for official ones."""
+    for split in splits:
+        official = definition.splits[split.split].count
+        if len(split) != official:
+            raise KdsegError(
+                f"dataset {definition.name}: {split.split} has {len(split)} images here, officially {official}; "
+                "complete it, or pass --allow-off-protocol if you mean it: the record then shows it"
+            )
 
 
 def _check_current(run: Run) -> None:

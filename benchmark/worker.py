@@ -28,8 +28,11 @@ class Exit(IntEnum):
     INTERRUPTED = 130
 
 
-def run_job(job: Job) -> Exit:
-    """Train a job; the first Ctrl-C or TERM stops it after the current iteration, with resume files written."""
+def run_job(job: Job, resume: bool = True) -> Exit:
+    """Train a job; the first Ctrl-C or TERM stops it after the current iteration, with resume files written.
+
+    Without `resume` it starts anew; resume files of earlier attempts are removed.
+    """
     from benchmark.trainer import Interrupted, train_job
 
     asked: list[int] = []
@@ -40,7 +43,7 @@ def run_job(job: Job) -> Exit:
 
     before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        failures = train_job(job, stop=lambda: bool(asked))
+        failures = train_job(job, stop=lambda: bool(asked), resume=resume)
     except (Interrupted, KeyboardInterrupt):
         print("stopped; the same command resumes it", file=sys.stderr)
         return Exit.INTERRUPTED

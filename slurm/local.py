@@ -11,10 +11,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmark.errors import KdsegError
 from benchmark.files import make_folder, write_json
-from benchmark.runs import Job, Run
-from benchmark.store import RunDirectory
+from benchmark.runs import Job
 from benchmark.worker import Exit
 
 POLL_S = 0.5
@@ -38,9 +36,11 @@ def run_jobs(jobs: Sequence[Job], parallel: int, tick: Callable[[], None] = lamb
         tick: called about twice a second, e.g. to redraw a progress bar.
 
     Raises:
-        KeyboardInterrupt: after Ctrl-C; the jobs were told to stop and have written their resume files.
+        KeyboardInterrupt: after Ctrl-C, TERM or HUP. On this and any other error the jobs are told to stop, and have
+            written their resume files.
     """
     waiting, running, outcomes = list(jobs), {}, []
+    before = {number: signal.signal(number, signal.default_int_handler) for number in (signal.SIGTERM, signal.SIGHUP)}
     try:
         while waiting or running:
             for process in [process for process in running if process.poll() is not None]:
@@ -54,21 +54,16 @@ def run_jobs(jobs: Sequence[Job], parallel: int, tick: Callable[[], None] = lamb
                     running[_start(job)] = job
             tick()
             time.sleep(POLL_S)
-    except KeyboardInterrupt:
+    except BaseException:
         for process in running:
             process.send_signal(signal.SIGINT)
         for process in running:
             process.wait()
         raise
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
     return outcomes
-
-
-def finished(run: Run, work_dir: Path) -> bool:
-    """Whether a run has a record that can be read."""
-    try:
-        return RunDirectory(work_dir, run.id).record() is not None
-    except KdsegError:
-        return False
 
 
 def log_file(job: Job) -> Path:
@@ -83,7 +78,7 @@ def _start(job: Job) -> subprocess.Popen:
     file = log.with_suffix(".json")
     write_json(file, job.model_dump(mode="json"))
     threads = {"OMP_NUM_THREADS": str(job.execution.threads)}
-    with log.open("ab") as output:
+    with log.open("wb") as output:
         return subprocess.Popen(
             [sys.executable, "-m", "benchmark.worker", str(file)],
             stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
@@ -94,5 +89,8 @@ def _start(job: Job) -> subprocess.Popen:
 def _outcome(job: Job, code: int) -> Outcome:
     if code in (Exit.DONE, Exit.DIVERGED):
         return Outcome(job, code)
+    if code < 0:
+        cause = " (out of memory?)" if -code == signal.SIGKILL else ""
+        return Outcome(job, code, f"killed by {signal.Signals(-code).name}{cause}; the same command resumes it")
     lines = [line for line in log_file(job).read_text(errors="replace").splitlines() if line.strip()]
     return Outcome(job, code, lines[-1][:300] if lines else f"ended with exit code {code}")

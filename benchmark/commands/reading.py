@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
@@ -25,7 +26,10 @@ def status(arguments: Namespace) -> int:
     runs = {run.id: run for manifest in chosen for run in manifest.runs}
     if not arguments.sweep:
         for file in sorted((arguments.work_dir / "runs").glob("*/run.json")):
-            runs.setdefault(file.parent.name, RunDirectory(arguments.work_dir, file.parent.name).inputs())
+            try:
+                runs.setdefault(file.parent.name, RunDirectory(arguments.work_dir, file.parent.name).inputs())
+            except KdsegError as error:
+                print(f"left out: {error}", file=sys.stderr)
     rows = [_status_row(run, arguments.work_dir) for run in runs.values()]
     if arguments.format == "json":
         print(json.dumps(rows, indent=1))

@@ -24,7 +24,6 @@ def train(arguments: Namespace) -> int:
     from benchmark.worker import run_job
 
     overrides = key_values(arguments.cfg_options, "--cfg-options")
-    check_on_protocol(overrides, arguments.allow_off_protocol)
     files: dict[str, str] = {}
     setting = method_setting(arguments.method, key_values(arguments.set, "--set"))
     teacher = None
@@ -38,14 +37,12 @@ def train(arguments: Namespace) -> int:
         setting, seed=arguments.seed, teacher=teacher, weights=weights, overrides=overrides,
         precision="amp" if arguments.amp else "fp32",
     )  # fmt: skip
+    check_on_protocol(run, arguments.allow_off_protocol)
     directory = RunDirectory(arguments.work_dir, run.id)
-    if directory.intact_record() is None:
-        if not arguments.resume:
-            for file in directory.resume_files().values():
-                file.unlink()
+    if not directory.finished():
         print(f"{setting.variant}: {arguments.model} on {arguments.dataset}, seed {run.seed}\nrun {directory.path}")
         job = _job((run,), arguments, files)
-        code = run_job(job)
+        code = run_job(job, arguments.resume)
         if directory.record() is None:
             return code
     return _say_record(directory)
@@ -53,22 +50,26 @@ def train(arguments: Namespace) -> int:
 
 def sweep(arguments: Namespace) -> int:
     """`kdseg sweep`: all runs of a sweep, in several processes; finished ones are left alone."""
-    from benchmark.plan import cohorts, load_sweep, plan_sweep
+    from benchmark.plan import check_on_protocol, cohorts, load_sweep, plan_sweep
     from benchmark.progress import Progress
-    from slurm.local import finished, log_file, run_jobs
+    from slurm.local import log_file, run_jobs
 
     plan = plan_sweep(load_sweep(arguments.sweep), arguments.weights_dir)
     manifest, work_dir = plan.manifest, arguments.work_dir
+    for run in manifest.runs:
+        check_on_protocol(run, arguments.allow_off_protocol)
     write_manifest(work_dir, manifest)
     for skip in manifest.skips:
         print(f"skipped: {skip.variant} on {skip.teacher} → {skip.student}: {skip.reason}")
-    jobs = cohorts(plan, work_dir, arguments.data_root, _execution(arguments), arguments.cohort)
-    todo = [job for job in jobs if not all(finished(run, work_dir) for run in job.runs)]
-    done = sum(finished(run, work_dir) for run in manifest.runs)
+    jobs = cohorts(
+        plan, work_dir, arguments.data_root, _execution(arguments), arguments.cohort, arguments.allow_off_protocol
+    )
+    done = {run.id for run in manifest.runs if RunDirectory(work_dir, run.id).finished()}
+    todo = [job for job in jobs if not all(run.id in done for run in job.runs)]
     if not todo:
         print(f"sweep {manifest.sweep}: all {len(manifest.runs)} runs are done, nothing to train ({work_dir})")
         return 0
-    print(f"sweep {manifest.sweep}: {len(manifest.runs)} runs, {done} done, {len(todo)} jobs to run ({work_dir})")
+    print(f"sweep {manifest.sweep}: {len(manifest.runs)} runs, {len(done)} done, {len(todo)} jobs to run ({work_dir})")
     with Progress(manifest, work_dir) as progress:
         outcomes = run_jobs(todo, arguments.jobs, progress.update)
     failed = [outcome for outcome in outcomes if outcome.message]
@@ -103,6 +104,8 @@ def key_values(pairs: Any, option: str) -> dict[str, Any]:
         key, equals, text = pair.partition("=")
         if not equals or not key:
             raise KdsegError(f"{option}: {pair!r} is not KEY=VALUE")
+        if key in found:
+            raise KdsegError(f"{option}: {key} is given twice")
         try:
             found[key] = YAML(typ="safe", pure=True).load(StringIO(text))
         except YAMLError:
@@ -120,8 +123,9 @@ def _execution(arguments: Namespace) -> Execution:
 def _job(runs: tuple[Run, ...], arguments: Namespace, files: Mapping[str, str]) -> Job:
     root = str(arguments.data_root) if arguments.data_root else None
     return Job(
-        runs=runs, work_dir=str(arguments.work_dir), data_root=root, files=dict(files), execution=_execution(arguments)
-    )
+        runs=runs, work_dir=str(arguments.work_dir), data_root=root, files=dict(files),
+        execution=_execution(arguments), off_protocol=arguments.allow_off_protocol,
+    )  # fmt: skip
 
 
 def _teacher(arguments: Namespace, files: dict[str, str]) -> TeacherSource:

@@ -112,8 +112,11 @@ class SeededDataset(BaseSegDataset):
         return [self.get_data_info(index)["name"] for index in range(len(self))]
 
     def list_hash(self) -> str:
-        """A hash of the split's sample names in order: which images these were."""
-        return content_hash(self.names())
+        """A hash of the split's sample names in order, and of each image's size in bytes: which images these were."""
+        if self.definition.layout == "drawn":
+            return content_hash(self.names())
+        files = [Path(self.get_data_info(index)["img_path"]) for index in range(len(self))]
+        return content_hash([self.names(), [file.stat().st_size for file in files]])
 
 
 class EndlessSampler(Sampler):

@@ -60,8 +60,9 @@ def test_what_reads_records_imports_no_torch(command, tmp_path):
         (["train", *TINY, "--method", "kd", "--teacher", "x"], "error: --teacher x: neither a run in work_dirs nor a"),
         (["train", *TINY, "--set", "a=1"], "error: method student: unknown key 'a'; known: none"),
         (["train", *TINY, "--set", "a"], "error: --set: 'a' is not KEY=VALUE"),
+        (["train", *TINY, "--set", "a=1", "--set", "a=2"], "error: --set: a is given twice"),
         (["train", *TINY, "--cfg-options", "optim.lr=fast"], "error: --cfg-options: optim.lr: Input should be"),
-        (["train", *TINY, "--cfg-options", "data.batch=3"], "error: data.batch: another effective batch"),
+        (["train", *TINY, "--cfg-options", "data.batch=3"], "error: data.batch: protocol demo has 4; another"),
         (["train", *TINY, "--weights", "none.pth"], "error: weights none.pth: no such file"),
         (["train", *TINY, "--amp", *SHORT], "error: --amp: needs a CUDA device; train in fp32 here"),
     ],
@@ -74,6 +75,23 @@ def test_every_mistake_is_one_clear_line(arguments, line, capsys, tmp_path, monk
     said = capsys.readouterr().err.strip().splitlines()
     assert said[-1].startswith(line)
     assert not any("Traceback" in text for text in said)
+
+
+@pytest.mark.parametrize("option", ["--jobs", "--cohort", "--checkpoint-interval", "--threads"])
+@pytest.mark.parametrize("value", ["0", "-1", "x"])
+def test_counts_below_one_are_refused(option, value, capsys):
+    with pytest.raises(SystemExit) as end:
+        main(["sweep", "slurm/sweeps/tiny.yaml", option, value])
+    assert end.value.code == 2
+    assert f"argument {option}: invalid positive value: '{value}'" in capsys.readouterr().err
+
+
+def test_a_damaged_result_is_not_taken_for_done(world):
+    run = world.run("student")
+    world.train([run], "b")
+    assert world.directory(run, "b").finished()
+    (world.directory(run, "b").path / "areas.npz").write_bytes(b"junk")
+    assert not world.directory(run, "b").finished()
 
 
 def test_camvid_without_its_files_is_one_clear_line(capsys, tmp_path):
@@ -170,7 +188,7 @@ def test_status_tells_states_and_the_exit_code_follows(world, teacher, capsys):
     assert main(arguments) == 1
     rows = {row["method"]: row for row in json.loads(capsys.readouterr().out)}
     assert rows["Student"]["state"] == "done" and float(rows["Student"]["mIoU"]) > 0
-    assert rows["Poison"]["state"] == "diverged" and rows["Poison"]["iteration"] == "3/3"
+    assert rows["Poison"]["state"] == "diverged" and rows["Poison"]["iteration"] == "3/4"
 
 
 def test_clean_removes_only_what_finished_runs_do_not_need(world, capsys):

@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import pytest
@@ -103,10 +104,32 @@ def test_every_shipped_sweep_can_be_planned_and_is_named_like_its_file(file):
 
 
 def test_another_effective_batch_needs_to_be_allowed():
-    with pytest.raises(KdsegError, match="--allow-off-protocol"):
-        check_on_protocol({"data.batch": 4}, allowed=False)
-    check_on_protocol({"data.batch": 4}, allowed=True)
-    check_on_protocol({"optim.lr": 4}, allowed=False)
+    def run(**overrides):
+        return plan(overrides={key.replace("_", "."): value for key, value in overrides.items()}).manifest.runs[-1]
+
+    with pytest.raises(KdsegError, match="data.batch: protocol demo has 4; another effective .* --allow-off-protocol"):
+        check_on_protocol(run(data_batch=2), allowed=False)
+    check_on_protocol(run(data_batch=2), allowed=True)
+    check_on_protocol(run(data_batch=4), allowed=False)
+    check_on_protocol(run(optim_lr=0.1), allowed=False)
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        ({"seeds": []}, "s.yaml: seeds: Tuple should have at least 1 item"),
+        ({"methods": []}, "s.yaml: methods: Tuple should have at least 1 item"),
+        ({"name": "../x"}, "s.yaml: name: String should match pattern"),
+        ({"methods": [{"name": "kd", "tau": []}]}, "sweep test: methods: kd: tau has no values; leave it out or give"),
+        ({"overrides": {"data": {"batch": 2}}}, "--cfg-options: unknown override 'data'"),
+    ],
+)
+def test_a_sweep_that_would_silently_do_less_is_refused(tmp_path, changes, line):
+    file = tmp_path / "s.yaml"
+    file.write_text(json.dumps(SWEEP | changes))
+    with pytest.raises(KdsegError) as error:
+        plan_sweep(load_sweep(file))
+    assert str(error.value).startswith(line)
 
 
 def test_settings_are_called_by_what_differs():

@@ -7,8 +7,8 @@ import textwrap
 import pytest
 
 from benchmark.errors import KdsegError
-from benchmark.runs import MethodSetting, Run
-from benchmark.store import STALE_S, RunDirectory, State, read_record, records
+from benchmark.runs import Manifest, MethodSetting, Run
+from benchmark.store import STALE_S, RunDirectory, State, manifests, read_record, records, write_manifest
 
 RUN = Run(
     dataset="drawn", dataset_hash="a", protocol="demo", protocol_hash="b", model="deeplabv3_tiny", weights=None,
@@ -85,3 +85,22 @@ def test_a_folder_without_records_has_none(tmp_path):
 
 def test_run_json_is_plain(directory):
     assert json.loads((directory.path / "run.json").read_text())["model"] == "deeplabv3_tiny"
+
+
+def test_a_heartbeat_that_cannot_be_read_is_a_failed_run_with_its_reason(directory):
+    (directory.path / "status.json").write_text("")
+    assert directory.status().state is State.FAILED
+    assert "status.json: not readable as JSON" in directory.status().message
+
+
+def test_done_without_a_record_is_waiting(directory):
+    directory.write_status(State.DONE, 10, 10)
+    assert directory.status().state is State.WAITING
+    assert not directory.finished()
+
+
+def test_a_manifest_that_cannot_be_read_is_named_and_left_out(tmp_path, capsys):
+    write_manifest(tmp_path, Manifest(sweep="good", runs=(RUN,)))
+    (tmp_path / "sweeps" / "bad.json").write_text("{")
+    assert list(manifests(tmp_path)) == ["good"]
+    assert "left out: " in capsys.readouterr().err

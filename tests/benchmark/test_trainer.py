@@ -295,3 +295,74 @@ def test_a_damaged_result_is_set_aside_and_made_again(world, capsys, name, damag
     said = capsys.readouterr().err
     assert ("set aside as record.json.damaged" in said) == (name == "areas.npz" or damage == "cut")
     assert world.equal(run, "a", "b")
+
+
+def test_a_teacher_whose_weights_were_exchanged_is_refused(world, teacher):
+    folder = world.directory(world.run(model="segformer_tiny"), "a").path
+    other = build_network("segformer_tiny", 9)
+    checkpoints.save(folder / "student.pth", {"state_dict": other.state_dict()})
+    with pytest.raises(KdsegError, match="its weights are not those that its record names"):
+        world.train([world.run("kd", teacher=teacher)], "a")
+
+
+def test_the_student_alone_names_no_teacher_even_in_company(world, teacher):
+    runs = [world.run("student"), world.run("kd", teacher=teacher)]
+    world.train(runs, "a")
+    assert world.record(runs[0], "a").provenance.teacher_sha256 is None
+    assert world.record(runs[1], "a").provenance.teacher_sha256
+
+
+def test_going_on_with_other_images_is_refused(world, monkeypatch):
+    run = world.run("student")
+    count = iter(range(1, 100))
+    with pytest.raises(Interrupted):
+        world.train([run], "a", stop=lambda: next(count) == 2)
+    monkeypatch.setattr(trainer.SeededDataset, "list_hash", lambda self: "other")
+    with pytest.raises(KdsegError, match="was begun on other images"):
+        world.train([run], "a")
+
+
+def test_another_number_of_images_than_the_official_is_refused_unless_meant(world, monkeypatch):
+    monkeypatch.setattr(trainer.SeededDataset, "__len__", lambda self: 5)
+    with pytest.raises(KdsegError, match="train has 5 images here, officially 12; complete it, or pass --allow-off"):
+        world.train([world.run("student")], "a")
+
+
+def test_starting_anew_leaves_the_resume_files_of_a_running_process_alone(world):
+    run = world.run("student")
+    directory = world.directory(run, "a")
+    directory.create(run)
+    file = directory.path / "resume_2.pth"
+    file.write_bytes(b"x")
+    with directory.lock(), pytest.raises(KdsegError, match="is being trained by"):
+        trainer.train_job(world.job([run], "a"), resume=False)
+    assert file.exists()
+    trainer.train_job(world.job([run], "a"), resume=False)
+    assert world.record(run, "a").provenance.resumed_at == ()
+
+
+def test_changed_code_between_two_attempts_makes_the_record_dirty(world, monkeypatch):
+    from benchmark import member
+
+    run = world.run("student")
+    monkeypatch.setattr(member, "code_version", lambda: ("first", False))
+    count = iter(range(1, 100))
+    with pytest.raises(Interrupted):
+        world.train([run], "a", stop=lambda: next(count) == 2)
+    monkeypatch.setattr(member, "code_version", lambda: ("second", False))
+    world.train([run], "a")
+    assert world.record(run, "a").provenance.dirty and world.record(run, "a").provenance.commit == "second"
+
+
+def test_a_resume_file_of_another_layout_is_set_aside(world, capsys):
+    run = world.run("student")
+    count = iter(range(1, 100))
+    with pytest.raises(Interrupted):
+        world.train([run], "a", stop=lambda: next(count) == 2)
+    file = world.directory(run, "a").path / "resume_2.pth"
+    state = checkpoints.load(file)
+    del state["curve"]
+    checkpoints.save(file, state)
+    world.train([run], "a")
+    assert "resume_2.pth: does not fit run" in capsys.readouterr().err
+    assert world.record(run, "a").provenance.resumed_at == ()

@@ -77,3 +77,19 @@ def test_a_failed_job_says_the_last_line_of_its_log(tmp_path, jobs):
     (outcome,) = run_jobs([job], parallel=1)
     assert outcome.exit == Exit.UNUSABLE
     assert outcome.message.startswith("error: ") and "\n" not in outcome.message
+
+
+def test_an_error_here_stops_the_jobs_too(jobs, fake):
+    def tick():
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        run_jobs(jobs, parallel=2, tick=tick)
+    assert fake == [("start", jobs[0].id), ("signal", jobs[0].id)]
+
+
+def test_a_killed_job_says_by_what(jobs, monkeypatch):
+    monkeypatch.setattr(local, "_start", lambda job: Process(job, code=-9))
+    monkeypatch.setattr(local, "POLL_S", 0)
+    outcomes = run_jobs(jobs[:1], parallel=1)
+    assert outcomes[0].message == "killed by SIGKILL (out of memory?); the same command resumes it"

@@ -200,7 +200,7 @@ def test_training_on_a_bad_file_prints_one_line(tmp_path):
         [
             sys.executable, "-m", "benchmark.cli", "train", "--dataset", "camvid", "--protocol", "camvid-small",
             "--model", "deeplabv3_tiny", "--method", "student", "--seed", "0", "--data-root", str(root),
-            "--workers", "2", "--work-dir", str(tmp_path / "work"),
+            "--workers", "2", "--allow-off-protocol", "--work-dir", str(tmp_path / "work"),
             "--cfg-options", "data.crop=[32, 40]",
         ],
         capture_output=True, text=True, timeout=120,
