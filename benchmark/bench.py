@@ -146,7 +146,8 @@ def _job(folder: Path, size: int, batch: int, iterations: int) -> Job:
     teacher = TeacherSource(model=TEACHER, kind="checkpoint", id=register(files, file))
     scale = size / 90  # scenes are 96 pixels high: every crop is full
     overrides = {
-        "data.crop": [size, size], "data.batch": batch, "data.scale": [scale, scale], "data.iterations": iterations, "optim.warmup": 0
+        "data.crop": [size, size], "data.batch": batch, "data.scale": [scale, scale],
+        "data.iterations": iterations, "optim.warmup": 0,
     }  # fmt: skip
 
     def run(method: str, source: TeacherSource | None) -> Run:
