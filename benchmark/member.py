@@ -15,11 +15,11 @@ from torch import nn
 
 from benchmark import definitions
 from benchmark.distiller import Distiller
-from benchmark.errors import KdsegError
+from benchmark.errors import KdsegError, unknown
 from benchmark.files import append_line, by_sha256
 from benchmark.method import Method, Shapes, Taps
 from benchmark.metrics import scores
-from benchmark.networks import network
+from benchmark.networks import TAPS, network
 from benchmark.provenance import code_version
 from benchmark.randomness import stream
 from benchmark.registry import method_class
@@ -258,6 +258,9 @@ def _build_student(run: Run, files: Mapping[str, str]) -> nn.Module:
 def _build_method(run: Run) -> Method:
     classes = len(definitions.dataset(run.dataset).classes)
     method = method_class(run.method.name)(**run.method.hyper)
+    for tap in method.taps:
+        if tap not in TAPS:
+            raise unknown("tap", tap, TAPS, f"method {run.method.name}")
     student = network(run.model).shapes(classes)
     teacher: Shapes = network(run.teacher.model).shapes(classes) if run.teacher else {}
     with stream(run.seed, "method-init", run.method.name):

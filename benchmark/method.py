@@ -25,6 +25,7 @@ from typing import Any, ClassVar, get_origin
 from pydantic import ConfigDict, create_model
 from torch import Tensor, nn
 
+from benchmark.errors import KdsegError
 from benchmark.frozen import parse
 from benchmark.networks import Pair, TapShape
 
@@ -102,7 +103,8 @@ class Method(nn.Module):
         """The weighted loss terms of one step, by name; the harness adds their sum to the task loss.
 
         Args:
-            student: its taps, float32, with gradient.
+            student: its taps, float32, with gradient. (The conformance suite also hands over half precision: call
+                `.float()` on what goes through a module.)
             teacher: its taps, float32, detached.
             target: labels (N, H, W), int64, `IGNORE` where they do not count.
             step: the iteration, from 0.
@@ -120,6 +122,8 @@ class Method(nn.Module):
         """Build the parts and register their modules."""
         self.parts = self.build(student, teacher)
         for name, part in self.parts.items():
+            if hasattr(self, name):
+                raise KdsegError(f"method {self.name}: its part {name!r} needs another name, that one is taken")
             self.add_module(name, part.module)
 
     def hyper(self) -> dict[str, Any]:

@@ -20,6 +20,8 @@ PACKAGES = (
     "torch", "onedl-mmengine", "onedl-mmcv", "onedl-mmsegmentation", "mmengine", "mmcv", "mmcv-lite", "mmsegmentation",
     "numpy", "opencv-python-headless", "pillow",
 )  # fmt: skip
+CODE = ("benchmark", "baselines", "methods", "slurm")
+"""The folders whose files numbers can depend on."""
 
 
 def provenance(
@@ -58,22 +60,19 @@ def provenance(
 
 @cache
 def code_version() -> tuple[str, bool]:
-    """Commit of the checkout this code runs from, and whether it has uncommitted changes; `unknown` outside git."""
+    """Commit of the checkout this code runs from, and whether its code differs; (`unknown`, True) outside git.
+
+    A file that git does not track counts as a difference: a method that was just written is in no commit.
+    """
     root = Path(__file__).parent.parent
+
+    def git(*words: str) -> str:
+        return subprocess.run(["git", *words], cwd=root, capture_output=True, text=True, check=True).stdout.strip()
+
     try:
-        commit = subprocess.run(
-            ["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, text=True, check=True
-        ).stdout.strip()
-        changes = subprocess.run(
-            ["git", "status", "--porcelain", "--untracked-files=no"],
-            cwd=root,
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout.strip()
+        return git("rev-parse", "HEAD"), bool(git("status", "--porcelain", "--", *CODE))
     except (OSError, subprocess.CalledProcessError):
         return "unknown", True
-    return commit, bool(changes)
 
 
 def package_versions() -> dict[str, str]:

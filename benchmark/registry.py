@@ -39,7 +39,11 @@ def method_class(name: str) -> type[Method]:
     """
     if name not in method_files():
         raise unknown("method", name, method_files())
-    module = importlib.import_module(method_files()[name])
+    try:
+        module = importlib.import_module(method_files()[name])
+    except Exception as error:
+        place = method_files()[name].replace(".", "/")
+        raise KdsegError(f"{place}.py: cannot be imported: {type(error).__name__}: {error}") from error
     classes = [
         value
         for value in vars(module).values()
@@ -47,4 +51,17 @@ def method_class(name: str) -> type[Method]:
     ]
     if len(classes) != 1:
         raise KdsegError(f"{module.__file__}: defines {len(classes)} methods, one file must define exactly one")
+    _check(classes[0], str(module.__file__))
     return classes[0]
+
+
+def _check(kind: type[Method], file: str) -> None:
+    """Refuse a class that lacks a name, or holds a number that cannot be set because it has no type."""
+    missing = [name for name in ("title", "source", "version") if not hasattr(kind, name)]
+    if missing:
+        raise KdsegError(f"{file}: {kind.__name__} has no {missing[0]}; write `{missing[0]} = ...` in the class")
+    known = {"title", "source", "version", "needs_teacher", *kind.hyper_types()}
+    for name, value in vars(kind).items():
+        if isinstance(value, bool | int | float | str) and name not in known and not name.startswith("_"):
+            word = type(value).__name__
+            raise KdsegError(f"{file}: {name} has no type, so it is no hyper-parameter; write `{name}: {word} = ...`")

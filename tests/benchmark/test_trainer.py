@@ -366,3 +366,11 @@ def test_a_resume_file_of_another_layout_is_set_aside(world, capsys):
     world.train([run], "a")
     assert "resume_2.pth: does not fit run" in capsys.readouterr().err
     assert world.record(run, "a").provenance.resumed_at == ()
+
+
+def test_a_misspelt_tap_is_one_clear_line(world, teacher, monkeypatch):
+    from tests.benchmark.fakes.noisy import Noisy
+
+    monkeypatch.setattr(Noisy, "taps", ("pre_clasifier",))
+    with pytest.raises(KdsegError, match="method noisy: unknown tap 'pre_clasifier'; did you mean pre_classifier?"):
+        world.train([world.run("noisy", teacher=teacher)], "a")
