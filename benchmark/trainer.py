@@ -18,20 +18,19 @@ import torch
 from torch import Tensor
 
 from benchmark import definitions
-from benchmark.definitions import Dataset, Normalisation
+from benchmark.admission import check_agreement, check_counts, check_current
+from benchmark.definitions import Normalisation
 from benchmark.errors import KdsegError
 from benchmark.evaluation import Evaluated, evaluate
 from benchmark.member import DamagedResume, Member, clock, trainable
 from benchmark.method import Taps
-from benchmark.networks import network
 from benchmark.provenance import provenance
 from benchmark.randomness import stream
-from benchmark.registry import method_class
-from benchmark.runs import HARNESS, Job, Run, cohort_key, resolve_recipe
+from benchmark.runs import Job, Run
 from benchmark.store import Cost, Record, RunDirectory, State, set_aside, write_areas
 from benchmark.teacher import load_teacher
 from benchmark.toolbox import checkpoints
-from benchmark.toolbox.data import SeededDataset, train_batches, train_dataset, val_dataset
+from benchmark.toolbox.data import train_batches, train_dataset, val_dataset
 from benchmark.toolbox.segmentation import Batch, Preprocessor
 
 HEARTBEAT_S = 2.0
@@ -112,9 +111,9 @@ class Cohort:
         self.job, self.device, self.stop = job, device, stop
         self.started, self.clock = datetime.now(UTC).isoformat(timespec="seconds"), time.perf_counter()
         self.iteration = iteration
-        _check_agreement(runs)
+        check_agreement(runs)
         for run in runs:
-            _check_current(run)
+            check_current(run)
         definition = definitions.dataset(runs[0].dataset)
         root = Path(job.data_root) if job.data_root else None
         work_dir = Path(job.work_dir)
@@ -128,7 +127,7 @@ class Cohort:
         self.train_set = train_dataset(definition, recipe, root, self.seed)
         self.val_set = val_dataset(definition, root)
         if not job.off_protocol:
-            _check_counts(definition, self.train_set, self.val_set)
+            check_counts(definition, self.train_set, self.val_set)
         for member in self.members:
             member.check_images(self.train_set.list_hash())
         self.normalisations = {member.protocol.normalisation for member in self.members}
@@ -364,41 +363,3 @@ def _next_group(runs: Sequence[Run], directories: dict[str, RunDirectory]) -> tu
     newest = {run.id: max(saved[run.id], default=0) for run in runs}
     iteration = min(newest.values())
     return iteration, [run for run in runs if newest[run.id] == iteration]
-
-
-def _check_agreement(runs: Sequence[Run]) -> None:
-    def key(run: Run, with_teacher: bool) -> str:
-        recipe = resolve_recipe(definitions.protocol(run.protocol), network(run.model), run.overrides)
-        return cohort_key(run, recipe, with_teacher)
-
-    with_teacher = {key(run, True) for run in runs if run.teacher}
-    if len({key(run, False) for run in runs}) > 1 or len(with_teacher) > 1:
-        raise KdsegError(
-            "job: its runs differ in dataset, data recipe, precision, seed or teacher; they cannot train together"
-        )
-
-
-def _check_counts(definition: Dataset, *splits: SeededDataset) -> None:
-    """Refuse a split with another number of images than the official one: its results would pass for official ones."""
-    for split in splits:
-        official = definition.splits[split.split].count
-        if len(split) != official:
-            raise KdsegError(
-                f"dataset {definition.name}: {split.split} has {len(split)} images here, officially {official}; "
-                "complete it, or pass --allow-off-protocol if you mean it: the record then shows it"
-            )
-
-
-def _check_current(run: Run) -> None:
-    """Refuse a run that was planned with definitions or versions that are no longer these."""
-    planned = (run.dataset_hash, run.protocol_hash, run.method.version, run.harness)
-    now = (
-        definitions.definition_hash(definitions.dataset(run.dataset)),
-        definitions.definition_hash(definitions.protocol(run.protocol)),
-        method_class(run.method.name).version,
-        HARNESS,
-    )
-    names = ("data set", "protocol", "method version", "harness version")
-    changed = [name for name, before, after in zip(names, planned, now, strict=True) if before != after]
-    if changed:
-        raise KdsegError(f"run {run.id}: its {' and '.join(changed)} changed since it was planned; plan it again")

@@ -18,7 +18,7 @@ from benchmark.randomness import stream
 from benchmark.runs import TeacherSource, resolve_recipe
 from benchmark.store import State, read_areas
 from benchmark.toolbox import checkpoints
-from benchmark.toolbox.data import EndlessSampler, train_dataset
+from benchmark.toolbox.data import EndlessSampler, SeededDataset, train_dataset
 from benchmark.toolbox.networks import build_network
 from benchmark.trainer import Interrupted
 
@@ -108,7 +108,7 @@ def test_validation_changes_nothing(world, monkeypatch):
     load = definitions.protocol
     often = load("demo").model_copy(update={"val_interval": 1})
     monkeypatch.setattr(definitions, "protocol", lambda name: often)
-    monkeypatch.setattr(trainer, "_check_current", lambda run: None)
+    monkeypatch.setattr(trainer, "check_current", lambda run: None)
     world.train([run], "b")
     ours, theirs = world.record(run, "a"), world.record(run, "b")
     assert len(theirs.result.curve) == 4 and len(ours.result.curve) == 1
@@ -317,13 +317,13 @@ def test_going_on_with_other_images_is_refused(world, monkeypatch):
     count = iter(range(1, 100))
     with pytest.raises(Interrupted):
         world.train([run], "a", stop=lambda: next(count) == 2)
-    monkeypatch.setattr(trainer.SeededDataset, "list_hash", lambda self: "other")
+    monkeypatch.setattr(SeededDataset, "list_hash", lambda self: "other")
     with pytest.raises(KdsegError, match="was begun on other images"):
         world.train([run], "a")
 
 
 def test_another_number_of_images_than_the_official_is_refused_unless_meant(world, monkeypatch):
-    monkeypatch.setattr(trainer.SeededDataset, "__len__", lambda self: 5)
+    monkeypatch.setattr(SeededDataset, "__len__", lambda self: 5)
     with pytest.raises(KdsegError, match="train has 5 images here, officially 12; complete it, or pass --allow-off"):
         world.train([world.run("student")], "a")
 
