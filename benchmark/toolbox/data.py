@@ -157,16 +157,14 @@ def val_dataset(definition: Dataset, data_root: Path | None, split: Split = "val
     return SeededDataset(definition, split, data_root, 0, [*_loading(definition), {"type": "PackSegInputs"}])
 
 
-def train_batches(
-    dataset: SeededDataset, batch: int, start: int, workers: int, rank: int = 0, world: int = 1
-) -> Iterator[dict[str, list[Any]]]:
+def train_batches(dataset: SeededDataset, batch: int, start: int, workers: int) -> Iterator[dict[str, list[Any]]]:
     """Endless batches from iteration `start` on: `inputs` (uint8, 3×H×W each) and `data_samples`.
 
     Raises:
         KdsegError: while iterating: a sample that cannot be used, or a loading process that died.
     """
-    sampler = EndlessSampler(len(dataset), dataset.seed, start * batch, rank, world)
-    return _loaded(dataset, sampler, batch // world, workers)
+    sampler = EndlessSampler(len(dataset), dataset.seed, start * batch)
+    return _loaded(dataset, sampler, batch, workers)
 
 
 def val_batches(dataset: SeededDataset, batch: int, workers: int) -> Iterator[tuple[list[int], dict[str, list[Any]]]]:
