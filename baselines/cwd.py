@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from pydantic import NonNegativeFloat, PositiveFloat
 from torch import Tensor, nn
 
-from baselines.kd import resize
+from benchmark.grids import resize
 from benchmark.method import Method, Part, Shapes, Taps
 
 
@@ -72,8 +72,10 @@ class CWD(Method):
 
     def losses(self, student: Taps, teacher: Taps, target: Tensor, step: int) -> dict[str, Tensor]:
         """`cwd`, the divergence of the logits; `cwd_feature`, that of the features."""
-        z = student["logits"]
-        terms = {"cwd": self.weight * channel_kl(z, resize(teacher["logits"], z.shape[2:]), self.tau)}
+        terms: dict[str, Tensor] = {}
+        if self.weight > 0:
+            z = student["logits"]
+            terms["cwd"] = self.weight * channel_kl(z, resize(teacher["logits"], z.shape[2:]), self.tau)
         if self.feature_weight > 0:
             f = student["pre_classifier"]
             aligned = self.align(f.float()) if "align" in self.parts else f

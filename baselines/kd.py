@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from pydantic import NonNegativeFloat, PositiveFloat
 from torch import Tensor
 
+from benchmark.grids import labels_on, resize
 from benchmark.method import IGNORE, Method, Taps
 
 Reduction = Literal["pixel", "element", "skd_original"]
@@ -58,24 +59,6 @@ def pixel_kd(
     if reduction == "element":
         return per_pixel.sum() / (count * k)
     return per_pixel.sum() / (h * w)
-
-
-def resize(x: Tensor, size: tuple[int, int]) -> Tensor:
-    """`x` (N, C, h, w) on the grid `size`, bilinear with `align_corners=False`; `x` itself if it is there already.
-
-    In float32. From stride 4 to stride 8 this is the mean of 2x2 cells.
-    """
-    if x.shape[2:] == size:
-        return x
-    return F.interpolate(x.float(), size=size, mode="bilinear", align_corners=False)
-
-
-def labels_on(target: Tensor, size: tuple[int, int]) -> Tensor:
-    """Labels (N, H, W) on the coarser grid `size`: nearest, cell i takes the label at floor(i H / h)."""
-    (_, height, width), (h, w) = target.shape, size
-    rows = torch.arange(h, device=target.device) * height // h
-    columns = torch.arange(w, device=target.device) * width // w
-    return target[:, rows[:, None], columns]
 
 
 class KD(Method):

@@ -10,7 +10,8 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from baselines.kd import pixel_kd, resize
+from baselines.kd import pixel_kd
+from benchmark.grids import coarser, pooled, resize
 from benchmark.method import Method, Part, Shapes, Taps
 
 SMALLEST = 64
@@ -58,16 +59,6 @@ def pairwise_kd_original(student: Tensor, teacher: Tensor, scale: float = 0.5) -
         return nodes.transpose(1, 2) @ nodes
 
     return F.mse_loss(similarities(student), similarities(teacher))
-
-
-def pooled(x: Tensor, size: tuple[int, int]) -> Tensor:
-    """`x` (N, C, h, w) averaged over the cells of the coarser grid `size`, in float32; `x` itself if it is there."""
-    return x if x.shape[2:] == size else F.adaptive_avg_pool2d(x.float(), size)
-
-
-def coarser(a: Tensor, b: Tensor) -> tuple[int, int]:
-    """The coarser of the grids of two maps (N, C, H, W), side by side."""
-    return min(a.shape[2], b.shape[2]), min(a.shape[3], b.shape[3])
 
 
 def adversary_size(a: Tensor, b: Tensor) -> tuple[int, int]:
@@ -185,7 +176,8 @@ class SKD(Method):
     - CIRKD's code: pair-wise on 2x2 *windows*, weight 10; KD of weight 1; hinge adversary with Adam, weight 0.001 for
       the student and 0.1 for the discriminator, which trains even where its weight for the student is 0.
     - Here: CIRKD's forms, because the numbers this suite is compared with were run in that codebase, and its weights
-      mean nothing with another reduction; WGAN-GP is not offered. Without a generator weight there is no adversary.
+      mean nothing with another reduction; WGAN-GP is not offered. A term of weight 0 is not computed: without a
+      generator weight there is no adversary.
     """
 
     title = "SKD"
@@ -217,14 +209,17 @@ class SKD(Method):
     def losses(self, student: Taps, teacher: Taps, target: Tensor, step: int) -> dict[str, Tensor]:
         """`pixel`, `pairwise`, and the adversary's `generator` and (not felt by the student) `discriminator`."""
         z, z_t = student["logits"], teacher["logits"]
-        terms = {"pixel": self.pixel_weight * pixel_kd(z, resize(z_t, z.shape[2:]), self.tau)}
-        f, f_t = student["pre_classifier"], teacher["pre_classifier"]
-        nodes = coarser(f, f_t)
-        f, f_t = pooled(f, nodes), pooled(f_t, nodes)
-        if self.pairwise == "original":
-            terms["pairwise"] = self.pairwise_weight * pairwise_kd_original(f, f_t, self.scale)
-        else:
-            terms["pairwise"] = self.pairwise_weight * pairwise_kd(f, f_t)
+        terms: dict[str, Tensor] = {}
+        if self.pixel_weight > 0:
+            terms["pixel"] = self.pixel_weight * pixel_kd(z, resize(z_t, z.shape[2:]), self.tau)
+        if self.pairwise_weight > 0:
+            f, f_t = student["pre_classifier"], teacher["pre_classifier"]
+            nodes = coarser(f, f_t)
+            f, f_t = pooled(f, nodes), pooled(f_t, nodes)
+            if self.pairwise == "original":
+                terms["pairwise"] = self.pairwise_weight * pairwise_kd_original(f, f_t, self.scale)
+            else:
+                terms["pairwise"] = self.pairwise_weight * pairwise_kd(f, f_t)
         if self.generator_weight > 0:
             size = adversary_size(z, z_t)
             generator, discriminator = hinge_adversary(self.discriminator, resize(z, size), resize(z_t, size))

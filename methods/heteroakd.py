@@ -17,7 +17,8 @@ import torch.nn.functional as F
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat
 from torch import Tensor, nn
 
-from baselines.kd import labels_on, pixel_kd, resize
+from baselines.kd import pixel_kd
+from benchmark.grids import labels_on, resize
 from benchmark.method import IGNORE, Method, Part, Shapes, Taps
 
 UNDERFLOW = 1e-30

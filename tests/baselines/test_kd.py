@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from baselines.kd import KD, labels_on, pixel_kd, resize
+from baselines.kd import KD, pixel_kd
 from tests.golden.cases import Case, cases, check
 
 quick = settings(max_examples=20, deadline=None)
@@ -114,14 +114,3 @@ def test_teacher_is_resized_to_the_students_grid() -> None:
     fine = student.repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)
     terms = KD().losses({"logits": student}, {"logits": fine}, torch.zeros(1, 32, 48, dtype=torch.long), 0)
     assert terms["kd"].abs() < 1e-6  # half the size, bilinear: the mean of 2x2 equal cells
-
-
-def test_resize_leaves_a_map_on_the_right_grid_alone() -> None:
-    x, _ = logits((1, 3, 4, 6), 0)
-    assert resize(x, (4, 6)) is x
-
-
-def test_labels_on_a_coarser_grid_are_those_of_legacy_nearest() -> None:
-    target = torch.randint(0, 19, (2, 97, 81))
-    expected = torch.nn.functional.interpolate(target[:, None].float(), size=(13, 11), mode="nearest")
-    assert torch.equal(labels_on(target, (13, 11)), expected[:, 0].long())

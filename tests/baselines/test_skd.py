@@ -20,7 +20,6 @@ from baselines.skd import (
     hinge_adversary,
     pairwise_kd,
     pairwise_kd_original,
-    pooled,
 )
 from benchmark.networks import TapShape
 from tests.golden.cases import Case, cases, check
@@ -200,12 +199,6 @@ def test_adversary_grid_is_the_coarser_and_large_enough(a, b) -> None:
 
 
 # Method ------------------------------------------------------------------------------------------------------------
-
-
-def test_finer_features_are_averaged_over_the_cells_of_the_coarser() -> None:
-    x, _ = maps((1, 3, 4, 6), 0)
-    assert pooled(x, (4, 6)) is x
-    torch.testing.assert_close(pooled(x, (2, 3)), F.avg_pool2d(x, 2))
 
 
 def test_discriminator_has_an_optimiser_of_its_own_and_is_absent_without_weight() -> None:
