@@ -8,7 +8,7 @@ from benchmark import definitions
 from benchmark.definitions import Dataset
 from benchmark.errors import KdsegError
 from benchmark.networks import network
-from benchmark.registry import method_class
+from benchmark.recipes import make_method
 from benchmark.runs import HARNESS, Run, cohort_key, resolve_recipe
 from benchmark.toolbox.data import SeededDataset
 
@@ -44,7 +44,7 @@ def check_current(run: Run) -> None:
     now = (
         definitions.definition_hash(definitions.dataset(run.dataset)),
         definitions.definition_hash(definitions.protocol(run.protocol)),
-        method_class(run.method.name).version,
+        make_method(run.method.name, run.method.hyper).version,
         HARNESS,
     )
     names = ("data set", "protocol", "method version", "harness version")

@@ -23,8 +23,8 @@ from benchmark import definitions
 from benchmark.distiller import Distiller
 from benchmark.files import make_folder, register, write_json
 from benchmark.networks import network
-from benchmark.plan import method_setting
 from benchmark.provenance import code_version, package_versions, processor
+from benchmark.recipes import method_setting
 from benchmark.runs import Execution, Job, Run, TeacherSource, make_run
 from benchmark.store import RunDirectory
 from benchmark.teacher import Teacher

@@ -32,6 +32,7 @@ class Entry:
         key: the `cell_key` of its rows.
         role: `teacher`, `student` (alone) or `method`.
         seeds: those expected; `mious` and `deltas` are in their order, None where there is a hole.
+        note: where a recipe's weights come from, if not from its authors' setting.
         holes, delta_holes: why, one text a hole; an entry that is skipped as a whole has one hole and no seeds.
         commits: of the code, with `+` if it had uncommitted changes.
     """
@@ -41,6 +42,7 @@ class Entry:
     label: str
     method: str
     variant: str
+    note: str | None
     version: int | None
     seeds: tuple[int, ...]
     mious: tuple[float | None, ...]
@@ -159,6 +161,7 @@ def _entry(cell: Rows, expected: Iterable[int]) -> Entry:
         label="Student alone" if student else first["variant"],
         method=first["method"],
         variant=first["variant"],
+        note=first["note"],
         version=None if first["outcome"] == SKIPPED else first["method_version"],
         seeds=seeds,
         mious=mious,
@@ -183,8 +186,9 @@ def _teacher(taught: dict[str, Any], rows: Rows) -> Entry:
         why = "a checkpoint, not evaluated here" if imported else "its run is not among the records"
         made = _entry([taught | {"outcome": SKIPPED, "reason": f"teacher {taught['teacher_id']}: {why}"}], ())
     return replace(
-        made, role="teacher", label=label, method="", variant="", deltas=(), delta_holes=(), extra_parameters=None
-    )
+        made, role="teacher", label=label, method="", variant="", note=None, deltas=(), delta_holes=(),
+        extra_parameters=None,
+    )  # fmt: skip
 
 
 def _distinct(entries: Iterable[Entry]) -> list[Entry]:

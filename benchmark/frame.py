@@ -24,8 +24,8 @@ MISSING, SKIPPED = "missing", "skipped"
 INPUTS = (
     "id", "outcome", "reason", "dataset", "dataset_hash", "protocol", "protocol_hash", "model", "student",
     "student_family", "weights", "teacher_model", "teacher", "teacher_family", "teacher_kind", "teacher_id",
-    "heterogeneous", "method", "method_version", "variant", "hyper", "seed", "precision", "overrides", "off_protocol",
-    "harness", "setting_key", "cell_key", "delta_key",
+    "heterogeneous", "method", "method_version", "variant", "note", "hyper", "seed", "precision", "overrides",
+    "off_protocol", "harness", "setting_key", "cell_key", "delta_key",
 )  # fmt: skip
 SCORES = ("miou_last", "miou_best", "best_iteration", "macc", "aacc", "iterations", "diverged_at")
 COSTS = (
@@ -146,6 +146,7 @@ def run_columns(run: Run) -> dict[str, Any]:
         "method": run.method.name,
         "method_version": run.method.version,
         "variant": run.method.variant,
+        "note": run.method.note or None,
         "hyper": dict(run.method.hyper),
         "seed": run.seed,
         "precision": run.precision,

@@ -22,7 +22,7 @@ from benchmark.metrics import scores
 from benchmark.networks import TAPS, network
 from benchmark.provenance import code_version
 from benchmark.randomness import stream
-from benchmark.registry import method_class
+from benchmark.recipes import make_method
 from benchmark.runs import Run, resolve_recipe
 from benchmark.store import Divergence, Result, RunDirectory, Scores
 from benchmark.toolbox import checkpoints
@@ -257,7 +257,7 @@ def _build_student(run: Run, files: Mapping[str, str]) -> nn.Module:
 
 def _build_method(run: Run) -> Method:
     classes = len(definitions.dataset(run.dataset).classes)
-    method = method_class(run.method.name)(**run.method.hyper)
+    method = make_method(run.method.name, run.method.hyper)
     for tap in method.taps:
         if tap not in TAPS:
             raise unknown("tap", tap, TAPS, f"method {run.method.name}")

@@ -14,7 +14,7 @@ from benchmark.errors import KdsegError
 from benchmark.files import find_weights, register
 from benchmark.frozen import Frozen, parse, read_yaml
 from benchmark.networks import Pair, network
-from benchmark.registry import method_class
+from benchmark.recipes import make_method, method_setting, recipe_note
 from benchmark.runs import (
     Execution,
     Job,
@@ -72,12 +72,6 @@ def load_sweep(path: Path) -> Sweep:
     return parse(Sweep, read_yaml(path), path.name)
 
 
-def method_setting(name: str, hyper: dict[str, Any]) -> MethodSetting:
-    """The setting of method `name` with these hyper-parameters (defaults filled in)."""
-    kind = method_class(name)
-    return MethodSetting(name=name, version=kind.version, variant=kind.variant(hyper), hyper=kind.validate(hyper))
-
-
 def plan_sweep(sweep: Sweep, weights_dir: Path | None = None) -> Plan:
     """All runs of a sweep: each pair's teacher, then each student once per method setting and seed.
 
@@ -107,8 +101,10 @@ def plan_sweep(sweep: Sweep, weights_dir: Path | None = None) -> Plan:
             run = add(entry.teacher, method_setting("student", {}), sweep.teacher_seed)
             teachers[entry] = TeacherSource(model=entry.teacher, kind="run", id=run.id)
     for entry, setting in product(sweep.pairs, settings):
-        kind = method_class(setting.name)
-        reason = kind(**setting.hyper).skip(Pair(student=network(entry.student), teacher=network(entry.teacher)))
+        method = make_method(setting.name, setting.hyper)
+        pair = Pair(student=network(entry.student), teacher=network(entry.teacher))
+        setting = setting.model_copy(update={"note": recipe_note(setting.name, dataset.name, pair)})
+        reason = method.skip(pair)
         if reason:
             skips.append(
                 Skipped(
@@ -123,7 +119,7 @@ def plan_sweep(sweep: Sweep, weights_dir: Path | None = None) -> Plan:
             )
             continue
         for seed in sweep.seeds:
-            add(entry.student, setting, seed, teachers[entry] if kind.needs_teacher else None)
+            add(entry.student, setting, seed, teachers[entry] if method.needs_teacher else None)
     manifest = Manifest(sweep=sweep.name, runs=tuple(runs.values()), skips=tuple(skips))
     return Plan(manifest, files)
 
@@ -183,7 +179,7 @@ def _settings(sweep: Sweep) -> list[MethodSetting]:
         if empty:
             raise KdsegError(f"sweep {sweep.name}: methods: {name}: {empty[0]} has no values; leave it out or give one")
         for values in product(*axes.values()):
-            setting = method_setting(name, dict(zip(axes, values, strict=True)))
+            setting = method_setting(name, dict(zip(axes, values, strict=True)), sweep.dataset)
             if setting not in found:
                 found.append(setting)
     return found

@@ -15,13 +15,22 @@ HARNESS = 1
 """Version of training and evaluation as a whole: raised by hand whenever they change numbers."""
 
 
+SHOWN = {"variant", "note"}
+"""Fields of a method setting that only tables read."""
+
+
 class MethodSetting(Frozen):
-    """A method with all its hyper-parameters; `variant` is how tables call the setting (not part of the run id)."""
+    """A method or recipe with all its hyper-parameters.
+
+    What follows is for tables only, and no part of the run id: `variant` is what they call the setting, `note` what
+    they say about its origin.
+    """
 
     name: str
     version: int
     variant: str
     hyper: dict[str, bool | int | float | str]
+    note: str = ""
 
 
 class TeacherSource(Frozen):
@@ -51,9 +60,7 @@ class Run(Frozen):
     @property
     def id(self) -> str:
         """A hash of all that decides the numbers: 16 hex digits."""
-        inputs = self.model_dump(mode="json")
-        del inputs["method"]["variant"]
-        return content_hash(inputs)
+        return content_hash(self.model_dump(mode="json", exclude={"method": SHOWN}))
 
     @property
     def delta_key(self) -> str:
@@ -63,9 +70,7 @@ class Run(Frozen):
     @property
     def cell_key(self) -> str:
         """Equal for the seeds of one table cell; they share their teacher."""
-        inputs = self.model_dump(mode="json", exclude={"seed"})
-        del inputs["method"]["variant"]
-        return content_hash(inputs)
+        return content_hash(self.model_dump(mode="json", exclude={"seed": True, "method": SHOWN}))
 
 
 class Execution(Frozen):

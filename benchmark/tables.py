@@ -114,7 +114,7 @@ def _row(entry: Entry, pair: PairEntries, bold: bool) -> tuple[Cell, ...]:
     miou, delta = entry.miou, entry.delta
     per_seed = ", ".join(MISSING if value is None else number(value) for value in entry.mious)
     expected = "" if entry.n == len(entry.seeds) else f"/{len(entry.seeds)}"
-    notes = _code_notes(entry)
+    notes = ((entry.note,) if entry.note else ()) + _code_notes(entry)
     if entry.role != "teacher" and entry.seeds and entry.seeds != pair.seeds:
         notes += (f"planned for {_seeds(entry.seeds)} only; never bold",)
     reason = ("; ".join(entry.holes),) if entry.holes else ()

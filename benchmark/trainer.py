@@ -234,6 +234,9 @@ class Cohort:
 
         def batches() -> Iterator[tuple[Taps, Tensor]]:
             for raw in train_batches(self.train_set, self.recipe.batch, 0, 0):
+                if self.stop():
+                    raise Interrupted
+                self._heartbeat()
                 batch = preprocessor.train(raw)
                 yield teacher.taps(batch.inputs, member.method.taps), batch.target
 

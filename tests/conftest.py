@@ -12,7 +12,7 @@ import torch
 
 from benchmark import definitions, registry
 from benchmark.networks import network
-from benchmark.plan import method_setting
+from benchmark.recipes import method_setting
 from benchmark.runs import Execution, Job, Run, TeacherSource, make_run
 from benchmark.store import Record, RunDirectory, read_areas
 from benchmark.trainer import train_job

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmark.errors import KdsegError
 from benchmark.method import IGNORE, Method, Part
 from benchmark.networks import TAPS, Family, Network, Pair, TapShape
+from benchmark.recipes import make_method, recipe, recipe_hyper, recipe_names
 from benchmark.registry import method_class, method_files
+from benchmark.trainer import Interrupted
 
 CLASSES = 5
 EVEN, ODD = (64, 96), (97, 81)
@@ -112,11 +117,18 @@ def read(method: Method, model: Network) -> list[str]:
 
 
 def settings() -> Iterator[Any]:
-    """Every method with its defaults, and with each of its variants."""
+    """Every method with its defaults and each of its variants, and every recipe with the numbers of each data set."""
     for name in method_files():
         yield pytest.param(name, {}, id=name)
         for variant, hyper in method_class(name).variants.items():
             yield pytest.param(name, dict(hyper), id=f"{name}: {variant}")
+    for name in recipe_names():
+        found: list[dict[str, Any]] = []
+        for dataset in recipe(name)[1].sources:
+            hyper = recipe_hyper(name, dataset)
+            if hyper not in found:
+                found.append(hyper)
+                yield pytest.param(name, hyper, id=f"{name}: {dataset}")
 
 
 each_method = pytest.mark.parametrize("name", list(method_files()))
@@ -127,7 +139,7 @@ each_pair = pytest.mark.parametrize("pair", list(PAIRS))
 def built(name: str, hyper: dict[str, Any], pair: Pair, prepare: bool = True) -> Method:
     """The method, ready for its first step on `pair`; skips the test if it says that it cannot run there."""
     torch.manual_seed(0)
-    method = method_class(name)(**hyper)
+    method = make_method(name, hyper)
     if reason := method.skip(pair):
         pytest.skip(reason)
     method.attach(pair.student.shapes(CLASSES), pair.teacher.shapes(CLASSES) if method.needs_teacher else {})
@@ -218,7 +230,7 @@ def test_wrong_hyper_parameters_are_refused_with_what_would_be_right(name: str) 
 
 @each_setting
 def test_method_runs_on_some_heterogeneous_pair(name: str, hyper: dict[str, Any]) -> None:
-    method = method_class(name)(**hyper)
+    method = make_method(name, hyper)
     assert any(method.skip(pair) is None for pair in PAIRS.values() if pair.heterogeneous)
 
 
@@ -318,3 +330,95 @@ def test_parts_are_the_only_place_for_trained_and_stored_tensors(name: str, hype
     for part in method.parts.values():
         assert part.optimizer is None or hasattr(torch.optim, part.optimizer["type"])
         assert part.clip_norm is None or part.clip_norm > 0
+
+
+# In the trainer ------------------------------------------------------------------------------------------------------
+
+BRIEF = {"maskd": {"stage1_iterations": 3}}
+"""Settings that shorten what would take minutes here."""
+
+
+@each_method
+def test_neither_company_nor_a_stop_changes_a_run(world: Any, teacher: Any, name: str) -> None:
+    hyper = BRIEF.get(name, {})
+    run = world.run(name, teacher=teacher if method_class(name).needs_teacher else None, hyper=hyper)
+    world.train([run], "a")
+
+    others = [world.run("kd", teacher=teacher, hyper={"tau": 2.0}), world.run("student", seed=run.seed)]
+    company = [run, *(other for other in others if other != run)]
+    calls = iter(range(100))
+    with pytest.raises(Interrupted):
+        world.train(company, "b", stop=lambda: next(calls) == 1)
+    assert world.directory(run, "b").resume_files()
+    world.train(company[::-1], "b")
+    assert world.equal(run, "a", "b")
+
+
+# Waiting for the device ----------------------------------------------------------------------------------------------
+
+WAITS = {"_local_scalar_dense", "nonzero", "masked_select", "_unique2", "unique_dim", "unique_consecutive", "equal"}
+"""Operations whose result the host needs: on a GPU each waits until all that was asked for is done."""
+
+WAITS_NEEDED = {"cirkd": 1}
+"""How often a step must wait: which classes are in a batch decides which rows of CIRKD's queues are written."""
+
+
+class _Operations(TorchDispatchMode):
+    def __init__(self, found: list[str]) -> None:
+        super().__init__()
+        self.found = found
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = func.overloadpacket.__name__
+        masks = name in ("index", "index_put", "index_put_") and any(
+            isinstance(index, Tensor) and index.dtype in (torch.bool, torch.uint8) for index in args[1]
+        )
+        if name in WAITS or masks:
+            self.found.append(name)
+        return func(*args, **(kwargs or {}))
+
+
+class _Copies(TorchFunctionMode):
+    """Reading a tensor in Python: on a CPU no operation shows it."""
+
+    def __init__(self, found: list[str]) -> None:
+        super().__init__()
+        self.found = found
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in (Tensor.tolist, Tensor.cpu, Tensor.numpy):
+            self.found.append(func.__name__)
+        return func(*args, **(kwargs or {}))
+
+
+@contextmanager
+def waits() -> Iterator[list[str]]:
+    """Collects what would make the host wait for a GPU."""
+    found: list[str] = []
+    with _Operations(found), _Copies(found):
+        yield found
+
+
+@each_setting
+def test_a_step_does_not_wait_for_the_device(name: str, hyper: dict[str, Any]) -> None:
+    pair = PAIRS["transformer_to_cnn"]
+    method = built(name, hyper, pair)
+    given = batch(method, pair)
+    with waits() as found:
+        terms = method.losses(given.student, given.teacher, given.target, 0)
+        if terms:
+            sum(terms.values()).backward()
+    components = [part.partition(".")[0] for part in method.hyper()] if "@" in name else [name]
+    assert len(found) <= sum(WAITS_NEEDED.get(part, 0) for part in set(components)), found
+
+
+def test_waiting_is_noticed() -> None:
+    def count(work: Callable[[Tensor], Any]) -> int:
+        x = torch.arange(4.0)
+        with waits() as found:
+            work(x)
+        return len(found)
+
+    assert count(lambda x: x.sum().item()) and count(lambda x: x[x > 1]) and count(lambda x: x.unique())
+    assert count(lambda x: bool(x.sum() > 1)) and count(lambda x: x.tolist()) and count(lambda x: x.cpu())
+    assert not count(lambda x: torch.where(x > 1, x, 0).sum() + x[[1, 2]].sum())

@@ -39,9 +39,13 @@ def list_names(arguments: Namespace) -> int:
 
 def show(arguments: Namespace) -> int:
     """`kdseg show`: everything about one name."""
+    from benchmark.recipes import recipe_names
     from benchmark.registry import method_class, method_files
 
     name = arguments.name
+    if "@" in name:
+        _show_recipe(name)
+        return 0
     if name in method_files():
         kind = method_class(name)
         print(f"{kind.title} ({method_files()[name].replace('.', '/')}.py), version {kind.version}\n{kind.source}\n")
@@ -49,6 +53,9 @@ def show(arguments: Namespace) -> int:
         print_table("hyper-parameters", [{"name": key, "default": str(v)} for key, v in kind.defaults().items()])
         if kind.variants:
             print_table("named settings", [{"name": k, "differs in": _pairs(v)} for k, v in kind.variants.items()])
+        recipes = [recipe for recipe in recipe_names() if recipe.partition("@")[0] == name]
+        if recipes:
+            print(f"as codebases ran it: {', '.join(recipes)} (kdseg show {recipes[0]})")
         return 0
     if name in networks():
         facts = network(name)
@@ -61,7 +68,13 @@ def show(arguments: Namespace) -> int:
         if name in definitions.names(kind):
             Console().print_json(load(name).model_dump_json())
             return 0
-    known = [*method_files(), *networks(), *definitions.names("datasets"), *definitions.names("protocols")]
+    known = [
+        *method_files(),
+        *recipe_names(),
+        *networks(),
+        *definitions.names("datasets"),
+        *definitions.names("protocols"),
+    ]
     raise unknown("name", name, known)
 
 
@@ -89,11 +102,34 @@ def doctor(arguments: Namespace) -> int:
     return 0 if healthy(findings) else 1
 
 
+def _show_recipe(name: str) -> None:
+    from benchmark.recipes import recipe, recipe_hyper
+
+    code, found = recipe(name)
+    usual = recipe_hyper(name)
+    rows = []
+    for dataset in dict.fromkeys((*found.sources, *definitions.names("datasets"))):
+        changes = {key: value for key, value in recipe_hyper(name, dataset).items() if value != usual[key]}
+        rows.append({"dataset": dataset, "differs in": _pairs(changes), "source": found.source(dataset)})
+    print(f"{found.title} as {code.repository} @{code.commit[:7]} ran it, for {code.pairs} pairs")
+    if found.note:
+        print(found.note)
+    print_table(f"on {found.origin}", [{"name": key, "value": str(value)} for key, value in usual.items()])
+    print_table("sources", rows)
+
+
 def _method_rows() -> Any:
+    from benchmark.recipes import make_method, recipe, recipe_hyper, recipe_names
     from benchmark.registry import method_class, method_files
 
     kinds = {name: method_class(name) for name in method_files()}
-    return [{"method": name, "title": k.title, "version": k.version, "source": k.source} for name, k in kinds.items()]
+    rows = [{"method": name, "title": k.title, "version": k.version, "source": k.source} for name, k in kinds.items()]
+    for name in recipe_names():
+        code, found = recipe(name)
+        version = make_method(name, recipe_hyper(name)).version
+        source = f"{code.repository.removeprefix('https://')} @{code.commit[:7]}"
+        rows.append({"method": name, "title": found.title, "version": version, "source": source})
+    return rows
 
 
 def _definition_row(kind: str, definition: Any) -> dict[str, str]:

@@ -12,23 +12,25 @@ from benchmark import definitions
 from benchmark.commands.output import say_where
 from benchmark.errors import KdsegError
 from benchmark.files import find_weights, register
-from benchmark.networks import network
+from benchmark.networks import Pair, network
 from benchmark.runs import Execution, Job, Run, TeacherSource, make_run
 from benchmark.store import RunDirectory, write_manifest
 
 
 def train(arguments: Namespace) -> int:
     """`kdseg train`: one run in this process, resumed where it was."""
-    from benchmark.plan import check_on_protocol, method_setting
-    from benchmark.registry import method_class
+    from benchmark.plan import check_on_protocol
+    from benchmark.recipes import make_method, method_setting, recipe_note
     from benchmark.worker import run_job
 
     overrides = key_values(arguments.cfg_options, "--cfg-options")
     files: dict[str, str] = {}
-    setting = method_setting(arguments.method, key_values(arguments.set, "--set"))
+    setting = method_setting(arguments.method, key_values(arguments.set, "--set"), arguments.dataset)
     teacher = None
-    if method_class(arguments.method).needs_teacher:
+    if make_method(setting.name, setting.hyper).needs_teacher:
         teacher = _teacher(arguments, files)
+        pair = Pair(student=network(arguments.model), teacher=network(teacher.model))
+        setting = setting.model_copy(update={"note": recipe_note(setting.name, arguments.dataset, pair)})
     elif arguments.teacher:
         raise KdsegError(f"--teacher: method {arguments.method} has none; leave it out or name another method")
     weights = register(files, find_weights(arguments.weights, arguments.weights_dir)) if arguments.weights else None

@@ -5,7 +5,8 @@ import pytest
 
 from benchmark.errors import KdsegError
 from benchmark.files import file_sha256, find_weights
-from benchmark.plan import Sweep, check_on_protocol, cohorts, load_sweep, method_setting, plan_sweep
+from benchmark.plan import Sweep, check_on_protocol, cohorts, load_sweep, plan_sweep
+from benchmark.recipes import method_setting
 from benchmark.runs import Execution
 
 SWEEP = {
