@@ -72,10 +72,10 @@ class DIST(Method):
 
     Resize policy: where the grids differ, the teacher's logits are resized bilinearly to the student's.
 
-    - Paper: beta and gamma 1 for segmentation, next to the task loss and without KD.
-    - Released code: all pixels count, ignored ones too; the same two terms on the auxiliary logits with factor 0.4
-      (`aux_weight`), where both networks have such a head. Its training script decays weights by 5e-4, its baseline
-      by 1e-4.
+    - Paper: the two terms next to the task loss, instead of KD; written for one prediction per image.
+    - Released code for segmentation: beta, gamma and tau 1; each pixel is a sample, ignored ones too; the same two
+      terms on the auxiliary logits with factor 0.4 (`aux_weight`), where the student has such a head. Its training
+      script decays weights by 5e-4, its baseline by 1e-4.
     - Here: the logits alone, unless `aux_weight` says otherwise; `ignored="mask"` leaves ignored pixels out.
     """
 

@@ -112,7 +112,7 @@ class MasKD(Method):
       momentum 0.9, weight decay 1e-3) in batches of 16, with the teacher's normalisation in training mode; the tokens
       that classified the validation images best. Then weight 1, and the same loss on the auxiliary logits with factor
       0.4 (`aux_weight`), under the masks of the teacher's auxiliary logits, where both have such a head. Weight decay
-      of the student 5e-4, its baseline 1e-4.
+      of the student 5e-4 (2e-4 for MobileNetV2), its baseline 1e-4.
     - Here: the same first stage in the batch size of the run, but for the teacher in evaluation mode and the last
       tokens instead of the best; no auxiliary logits, unless `aux_weight` says otherwise.
     """

@@ -55,10 +55,11 @@ class OFA(Method):
     Resize policy: for each branch the teacher's logits bilinearly and the labels nearest to the branch's own grid; for
     the student's logits likewise.
 
-    - Paper: one class prediction per image and branch, for pairs of unlike architecture. Its loss contains the
-      cross-entropy of the labels, which is why the label's class weighs (1 + p)^gamma there.
-    - Released code: ((p + y)^gamma - y), the cross-entropy of the labels being the task loss, which the branches do not
-      have. Temperature 1; weight 1 for the logits, 1 for the sum over the branches (0.1 in logs of CIFAR-100 that the
+    - Paper: one class prediction per image and branch, for pairs of unlike architecture. The label's class weighs
+      (1 + p)^gamma, so its cross-entropy is contained, in the branches too; from memory, not re-read: the other classes
+      weigh p, without gamma.
+    - Released code: (p + y)^gamma - y for every class; the y taken off is the task loss, which only the student's own
+      logits have beside it. Temperature 1; weight 1 for the logits, 1 for the sum over the branches (0.1 in logs of CIFAR-100 that the
       authors posted); gamma 1 by default, 1.5 in the command of its README (a CNN that learns from a Transformer).
       A CNN's branch shrinks the stage to the size of the last by separable convolutions, and ends in global average
       pooling and a linear layer; a Transformer's merges patches, and has attention blocks.
