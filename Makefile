@@ -34,3 +34,4 @@ lint: setup
 
 bench: setup
 	$(BIN)/python -m benchmark.bench
+	$(BIN)/python -m benchmark.bench_losses

@@ -183,7 +183,7 @@ class Memory(nn.Module):
 def gathered(x: Tensor) -> Tensor:
     """The tensors (N, ...) of all ranks, one after the other; `x` itself where there is one process.
 
-    The gradient flows to the parts of all ranks: where every rank computes the same loss of the whole, and gradients are
+    The gradient flows to the parts of all ranks: where each computes the same loss of the whole, and gradients are
     averaged over ranks as DDP does, the result is the gradient of one process with the whole batch.
     """
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):

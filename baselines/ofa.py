@@ -59,10 +59,10 @@ class OFA(Method):
       (1 + p)^gamma, so its cross-entropy is contained, in the branches too; from memory, not re-read: the other classes
       weigh p, without gamma.
     - Released code: (p + y)^gamma - y for every class; the y taken off is the task loss, which only the student's own
-      logits have beside it. Temperature 1; weight 1 for the logits, 1 for the sum over the branches (0.1 in logs of CIFAR-100 that the
-      authors posted); gamma 1 by default, 1.5 in the command of its README (a CNN that learns from a Transformer).
-      A CNN's branch shrinks the stage to the size of the last by separable convolutions, and ends in global average
-      pooling and a linear layer; a Transformer's merges patches, and has attention blocks.
+      logits have beside it. Temperature 1; weight 1 for the logits, 1 for the sum over the branches (0.1 in what the
+      authors posted of CIFAR-100); gamma 1 by default, 1.5 in the command of its README (a CNN that learns from a
+      Transformer on ImageNet). A CNN's branch shrinks the stage to the size of the last by separable convolutions, and
+      ends in global average pooling and a linear layer; a Transformer's merges patches, and has attention blocks.
     - Here: the released loss at each pixel, mean over those that are not ignored. Without global average pooling there
       is nothing to shrink to: each branch is a head like the usual auxiliary one (3x3 convolution of `width` channels,
       BN, ReLU, 1x1 convolution), the same for both families. gamma 1.5, because at 1 nothing is enhanced.
