@@ -180,6 +180,22 @@ class Memory(nn.Module):
 # All ranks ---------------------------------------------------------------------------------------------------------
 
 
+class _Gather(torch.autograd.Function):
+    """All ranks' tensors, one after the other; backward sums the gradients that all ranks have for the own one."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        parts = [torch.empty_like(x) for _ in range(torch.distributed.get_world_size())]
+        torch.distributed.all_gather(parts, x)
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        gradient = gradient.contiguous()
+        torch.distributed.all_reduce(gradient)
+        return gradient.chunk(torch.distributed.get_world_size())[torch.distributed.get_rank()]
+
+
 def gathered(x: Tensor) -> Tensor:
     """The tensors (N, ...) of all ranks, one after the other; `x` itself where there is one process.
 
@@ -188,11 +204,7 @@ def gathered(x: Tensor) -> Tensor:
     """
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
         return x
-    if torch.distributed.get_world_size() == 1:
-        return x
-    from torch.distributed.nn.functional import all_gather
-
-    return torch.cat(all_gather(x.contiguous()))
+    return _Gather.apply(x.contiguous()) if torch.distributed.get_world_size() > 1 else x
 
 
 # Method ------------------------------------------------------------------------------------------------------------
