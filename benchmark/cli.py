@@ -17,6 +17,7 @@ MODULES = {
     "status": "reading", "tables": "reading", "figures": "reading",
     "export": "deploying", "eval": "deploying", "predict": "deploying",
     "list": "listing", "show": "listing", "analyze": "listing", "doctor": "listing",
+    "new-baseline": "authoring",
 }  # fmt: skip
 """The module of `benchmark/commands/` that holds each command."""
 
@@ -58,7 +59,7 @@ def parser() -> argparse.ArgumentParser:
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )  # fmt: skip
         sub.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help="show tracebacks")
-        sub.set_defaults(module=MODULES[name], function=name)
+        sub.set_defaults(module=MODULES[name], function=name.replace("-", "_"))
         return sub
 
     train = command(
@@ -152,6 +153,12 @@ def parser() -> argparse.ArgumentParser:
 
     analyze = command("analyze", "measure networks and write the facts about them", "kdseg analyze networks")
     analyze.add_argument("what", choices=("networks",))
+
+    author = command(
+        "new-baseline", "write a new method's file, ready to edit", 'kdseg new-baseline my_kd --title "My KD"'
+    )
+    author.add_argument("name", help="of the file, the method and its table row, in lower case")
+    author.add_argument("--title", help="its name in tables (default: the name in capitals)")
 
     doctor = command(
         "doctor", "what this machine can do, and how to mend what is missing",
