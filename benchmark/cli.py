@@ -154,9 +154,7 @@ def parser() -> argparse.ArgumentParser:
     analyze = command("analyze", "measure networks and write the facts about them", "kdseg analyze networks")
     analyze.add_argument("what", choices=("networks",))
 
-    author = command(
-        "new-baseline", "write a new method's file, ready to edit", 'kdseg new-baseline my_kd --title "My KD"'
-    )
+    author = command("new-baseline", "write a new method's file, ready to edit", "kdseg new-baseline my_kd")
     author.add_argument("name", help="of the file, the method and its table row, in lower case")
     author.add_argument("--title", help="its name in tables (default: the name in capitals)")
 
