@@ -262,6 +262,21 @@ def test_low_precision_taps_give_finite_float32_losses(name: str, hyper: dict[st
 
 
 @each_setting
+@pytest.mark.parametrize("scale", [0.0, 1e-7, 6e4])
+def test_extreme_half_precision_values_stay_finite(name: str, hyper: dict[str, Any], scale: float) -> None:
+    """Nothing, next to nothing, and the largest numbers that half precision holds, in both networks."""
+    pair = PAIRS["transformer_to_cnn"]
+    method = built(name, hyper, pair)
+    given = batch(method, pair)
+    for taps in (given.student, given.teacher):
+        for tap, x in taps.items():
+            taps[tap] = (x.detach().sign() * scale).half().float()  # as the harness hands them over
+    for x in given.student.values():
+        x.requires_grad_()
+    backward(method, given)
+
+
+@each_setting
 def test_all_ignored_batch_is_finite_and_silences_what_reads_the_labels(name: str, hyper: dict[str, Any]) -> None:
     pair = PAIRS["transformer_to_cnn"]
 
@@ -333,10 +348,57 @@ def test_parts_are_the_only_place_for_trained_and_stored_tensors(name: str, hype
         assert part.clip_norm is None or part.clip_norm > 0
 
 
-# In the trainer ------------------------------------------------------------------------------------------------------
-
 BRIEF = {"maskd": {"stage1_iterations": 3}}
 """Settings that shorten what would take minutes here."""
+
+
+# Pairs of the papers -----------------------------------------------------------------------------------------------
+
+WIDTHS = {
+    "deeplabv3_mit_b4": (Family.TRANSFORMER, (64, 4), (128, 8), (320, 16), (512, 32), (256, 32)),
+    "deeplabv3_mit_b0": (Family.TRANSFORMER, (32, 4), (64, 8), (160, 16), (256, 32), (128, 32)),
+    "segformer_mit_b4": (Family.TRANSFORMER, (64, 4), (128, 8), (320, 16), (512, 32), (768, 4)),
+    "segformer_mit_b0": (Family.TRANSFORMER, (32, 4), (64, 8), (160, 16), (256, 32), (256, 4)),
+    "deeplabv3_r101": (Family.CNN, (256, 4), (512, 8), (1024, 8), (2048, 8), (256, 8)),
+    "deeplabv3_r18": (Family.CNN, (64, 4), (128, 8), (256, 8), (512, 8), (128, 8)),
+    "pspnet_r18": (Family.CNN, (64, 4), (128, 8), (256, 8), (512, 8), (128, 8)),
+    "deeplabv3_mbv2": (Family.CNN, (24, 4), (32, 8), (96, 8), (320, 8), (128, 8)),
+}
+"""Channels and strides of c1 to c4 and of the classifier's input, in the CIRKD codebase's form."""
+
+PAPER_PAIRS = (
+    ("deeplabv3_mit_b4", "deeplabv3_mbv2"),
+    ("deeplabv3_mit_b4", "deeplabv3_r18"),
+    ("deeplabv3_mit_b4", "pspnet_r18"),
+    ("deeplabv3_r101", "deeplabv3_mit_b0"),
+    ("deeplabv3_r101", "segformer_mit_b0"),
+    ("deeplabv3_r101", "deeplabv3_r18"),
+    ("deeplabv3_r101", "deeplabv3_mbv2"),
+    ("deeplabv3_r101", "pspnet_r18"),
+    ("segformer_mit_b4", "segformer_mit_b0"),
+)
+"""Teacher and student."""
+
+
+def of_the_papers(name: str) -> Network:
+    family, *stages, last = WIDTHS[name]
+    taps = dict(zip(("c1", "c2", "c3", "c4"), stages, strict=True)) | {"pre_classifier": last}
+    if "_r1" in name:
+        taps["aux_logits"] = (CLASSES, 8)
+    return network(name, family, **taps, logits=(CLASSES, last[1]))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("names", PAPER_PAIRS, ids="-".join)
+@each_method
+def test_every_pair_of_the_papers_works(name: str, names: tuple[str, str]) -> None:
+    teacher, student = (of_the_papers(model) for model in names)
+    pair = Pair(student=student, teacher=teacher)
+    method = built(name, BRIEF.get(name, {}), pair)
+    backward(method, batch(method, pair, images=1, size=(96, 128)))
+
+
+# In the trainer ------------------------------------------------------------------------------------------------------
 
 
 @each_method
