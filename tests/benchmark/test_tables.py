@@ -144,6 +144,14 @@ def test_dirty_and_unknown_code_is_marked() -> None:
     assert "Code: aaaaaaaaaa, aaaaaaaaaa+, unknown (+: with uncommitted changes)." in found.caption
 
 
+def test_carried_over_weights_are_marked_and_change_no_run() -> None:
+    noted = setting("cwd@cirkd", "CWD @cirkd").model_copy(update={"note": "weights carried over from cityscapes"})
+    found = table(pair_records((noted, (50.5, 52.0, 54.5))))
+    assert notes(found) == ["weights carried over from cityscapes"]
+    assert found.sections[0].rows[2][0].text == "CWD @cirkd" and found.sections[0].rows[2][0].notes
+    assert run(noted).id == run(noted.model_copy(update={"note": ""})).id
+
+
 def test_other_overrides_are_another_section_and_off_protocol_is_said() -> None:
     made = table([*pair_records(), *(record(run(seed=s, overrides={"data.batch": 4}), 40.0) for s in range(3))])
     pairs = [(section.title, section.setting) for section in made.sections]
