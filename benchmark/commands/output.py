@@ -12,7 +12,7 @@ from rich.table import Table as RichTable
 def print_table(title: str, rows: Any) -> None:
     table = RichTable(title=title or None, title_justify="left")
     for column in rows[0] if rows else ():
-        table.add_column(column)
+        table.add_column(column, overflow="fold")
     for row in rows:
         table.add_row(*(str(value) for value in row.values()))
     Console().print(table)
