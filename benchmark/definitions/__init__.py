@@ -6,9 +6,10 @@ A definition's content hash is part of every run id, so a changed file can never
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import Field, model_validator
 
@@ -28,12 +29,14 @@ class Split(Frozen):
         images, labels: folders; the files may lie in folders below them, of the same names in both.
         names: a text file with one sample name a line (no suffix); None: every image and every label is of the split.
         count: how many samples the official split has.
+        official: `names_hash` of the official split's sample names.
     """
 
     images: str
     labels: str
     names: str | None = None
     count: Positive
+    official: str = ""
 
 
 class Dataset(Frozen):
@@ -42,7 +45,9 @@ class Dataset(Frozen):
     Attributes:
         layout: `files` (image and label folders below a data root) or `drawn` (made by our generator; no root).
         generator: version of that generator, so that another drawing is another dataset.
+        within: folders below the root that a download may have wrapped the files in.
         obtain: where files come from that a plain download does not hold; shown when they are missing.
+        label_ids: the numbers by which the official label files name the classes, where those are not 0, 1, ...
         dependent: regular expression for the start of a name; images where it matches the same text depend on each
             other (one block for the bootstrap). The default, the whole name, makes all independent.
     """
@@ -52,6 +57,8 @@ class Dataset(Frozen):
     source: str
     obtain: str = ""
     layout: Literal["files", "drawn"]
+    within: tuple[str, ...] = ()
+    label_ids: tuple[int, ...] = ()
     generator: int | None = None
     classes: tuple[str, ...]
     palette: tuple[tuple[int, int, int], ...]
@@ -81,17 +88,25 @@ class DataRecipe(Frozen):
     Attributes:
         crop: (height, width) in pixels; smaller images are padded after normalisation.
         batch: images per iteration over all devices.
-        scale: random scale of the native image, drawn uniformly from [low, high].
+        scale: random scale, drawn uniformly from [low, high].
+        scale_step: it is one of low, low + step, ..., high instead.
+        base: (long, short) edges that a picture is fitted into before it is scaled, and for evaluation, whose
+            prediction is then brought back; None: pictures keep their native size.
         max_class_ratio: a crop with more than this share of one class is drawn again (1: never).
+        select_on: what validations look at: the official validation images, or a part of train that is then not
+            trained on (`benchmark.holdout`), for choosing hyper-parameters.
     """
 
     crop: tuple[Positive, Positive]
     batch: Positive
     iterations: Positive
     scale: tuple[float, float] = (0.5, 2.0)
+    scale_step: Annotated[float, Field(gt=0)] | None = None
+    base: tuple[Positive, Positive] | None = None
     flip: Share = 0.5
     photometric: bool = False
     max_class_ratio: Share = 1.0
+    select_on: Literal["val", "train-holdout"] = "val"
 
 
 class OptimRecipe(Frozen):
@@ -111,10 +126,11 @@ class OptimRecipe(Frozen):
 
 
 class Recipe(Frozen):
-    """How one family of networks is trained."""
+    """How one family of networks is trained; `inferred` says what of it no source states, and why we take it."""
 
     data: DataRecipe
     optim: OptimRecipe
+    inferred: str = ""
 
     @model_validator(mode="after")
     def _warmup_ends(self) -> Self:
@@ -128,9 +144,14 @@ class Protocol(Frozen):
 
     Attributes:
         datasets: those it is meant for.
-        selection: which weights the primary number comes from.
+        selection: which weights our primary number comes from.
+        published_selection: which weights the numbers come from that were published under it.
+        avg_non_ignore: the task loss is a mean over the labelled pixels of the batch, not over all.
         val_interval: iterations between two validations; the last iteration is always validated.
         val_batch: images per forward pass in validation, where sizes allow.
+        val_parts: vertical strips that a picture is cut into for validation; their logits are joined, then enlarged.
+        recipes: by family of the network that is trained.
+        per_dataset: dataset -> family -> what differs there from the family's recipe, such as `data.crop`.
     """
 
     name: str
@@ -139,19 +160,57 @@ class Protocol(Frozen):
     datasets: tuple[str, ...]
     normalisation: Normalisation
     selection: Literal["last"] = "last"
+    published_selection: Literal["last", "best_val", "best_test", "unknown"] = "unknown"
+    avg_non_ignore: bool = True
     val_interval: Positive
     val_batch: Positive = 1
+    val_parts: Positive = 1
     recipes: dict[Family, Recipe]
+    per_dataset: dict[str, dict[Family, dict[str, Any]]] = {}
 
-    def recipe(self, family: Family) -> Recipe:
-        """The recipe of a family.
+    @model_validator(mode="after")
+    def _per_dataset_fits(self) -> Self:
+        for dataset, changes in self.per_dataset.items():
+            if dataset not in self.datasets:
+                raise unknown("dataset", dataset, self.datasets, f"protocol {self.name}: per_dataset")
+            for family in changes:
+                self.recipe(family, dataset)
+        return self
+
+    def recipe(self, family: Family, dataset: str) -> Recipe:
+        """The recipe of a family on a dataset.
 
         Raises:
             KdsegError: this protocol has none for it.
         """
         if family not in self.recipes:
             raise KdsegError(f"protocol {self.name}: has no recipe for {family} networks; add one to its file")
-        return self.recipes[family]
+        changes = self.per_dataset.get(dataset, {}).get(family, {})
+        return changed(self.recipes[family], changes, f"protocol {self.name}: per_dataset.{dataset}.{family}")
+
+
+def changed(recipe: Recipe, changes: dict[str, Any], where: str) -> Recipe:
+    """`recipe` with other values at keys such as `optim.lr`.
+
+    Raises:
+        KdsegError: naming `where`: there is no such key (near matches are given), or a value has a wrong type.
+    """
+    tree = recipe.model_dump(mode="json")
+    for dotted, value in changes.items():
+        *parents, key = dotted.split(".")
+        place = tree
+        for part in parents:
+            place = place.get(part) if isinstance(place, dict) else None
+        if not parents or not isinstance(place, dict) or key not in place:
+            known = [f"{group}.{name}" for group in ("data", "optim") for name in tree[group]]
+            raise unknown("override", dotted, known, where)
+        place[key] = value
+    return parse(Recipe, tree, where)
+
+
+def names_hash(names: Iterable[str]) -> str:
+    """A hash of sample names, in whatever order."""
+    return content_hash(sorted(names))
 
 
 D = TypeVar("D", Dataset, Protocol)
@@ -174,8 +233,18 @@ def protocol(name: str) -> Protocol:
     return _load(Protocol, "protocols", name)
 
 
-_SHOWN = {"title", "source", "obtain", "dependent"}
-"""What changes no training: texts, and how statistics block the images."""
+_SHOWN: dict[str, Any] = {
+    "title": True,
+    "source": True,
+    "obtain": True,
+    "dependent": True,
+    "within": True,
+    "label_ids": True,
+    "published_selection": True,
+    "splits": {"train": {"official"}, "val": {"official"}},
+    "recipes": {family: {"inferred"} for family in Family},
+}
+"""What changes no training: texts, where files lie and what they are checked against, how statistics block images."""
 
 
 def definition_hash(definition: Dataset | Protocol) -> str:
