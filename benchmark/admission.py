@@ -7,9 +7,8 @@ from collections.abc import Sequence
 from benchmark import definitions
 from benchmark.definitions import Dataset
 from benchmark.errors import KdsegError
-from benchmark.networks import network
 from benchmark.recipes import make_method
-from benchmark.runs import HARNESS, Run, cohort_key, resolve_recipe
+from benchmark.runs import HARNESS, Run, cohort_key, run_recipe
 from benchmark.toolbox.data import SeededDataset
 
 
@@ -17,8 +16,7 @@ def check_agreement(runs: Sequence[Run]) -> None:
     """Refuse runs that cannot train together."""
 
     def key(run: Run, with_teacher: bool) -> str:
-        recipe = resolve_recipe(definitions.protocol(run.protocol), network(run.model), run.overrides)
-        return cohort_key(run, recipe, with_teacher)
+        return cohort_key(run, run_recipe(run), with_teacher)
 
     with_teacher = {key(run, True) for run in runs if run.teacher}
     if len({key(run, False) for run in runs}) > 1 or len(with_teacher) > 1:
@@ -31,9 +29,9 @@ def check_counts(definition: Dataset, *splits: SeededDataset) -> None:
     """Refuse a split with another number of images than the official one: its results would pass for official ones."""
     for split in splits:
         official = definition.splits[split.split].count
-        if len(split) != official:
+        if split.found != official:
             raise KdsegError(
-                f"dataset {definition.name}: {split.split} has {len(split)} images here, officially {official}; "
+                f"dataset {definition.name}: {split.split} has {split.found} images here, officially {official}; "
                 "complete it, or pass --allow-off-protocol if you mean it: the record then shows it"
             )
 

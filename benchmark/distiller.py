@@ -22,12 +22,14 @@ class Distiller(nn.Module):
         student: an mmseg `EncoderDecoder`.
         method: its parts attached.
         key: what the run's random streams are named by: (seed, model).
+        avg_non_ignore: whether the task loss is a mean over labelled pixels only.
     """
 
-    def __init__(self, student: nn.Module, method: Method, key: tuple[int, str]) -> None:
+    def __init__(self, student: nn.Module, method: Method, key: tuple[int, str], avg_non_ignore: bool = True) -> None:
         super().__init__()
         self.student, self.method = student, method
         self.seed, self.model = key
+        self.avg_non_ignore = avg_non_ignore
 
     def forward(self, batch: Batch, teacher: Taps, iteration: int) -> dict[str, Tensor]:
         """Task and method losses by name, weighted.
@@ -37,7 +39,7 @@ class Distiller(nn.Module):
         """
         with stream(self.seed, "student", self.model, iteration):
             taps = forward_taps(self.student, batch.inputs, (*TASK_TAPS, *self.method.taps))
-            losses = task_losses(self.student, taps, batch.target)
+            losses = task_losses(self.student, taps, batch.target, self.avg_non_ignore)
         with (
             stream(self.seed, "method", self.method.name, iteration),
             torch.autocast(batch.inputs.device.type, enabled=False),

@@ -17,10 +17,11 @@ from benchmark.toolbox.segmentation import Preprocessor, predict
 
 
 class Evaluated(NamedTuple):
-    """A network to evaluate, and how it wants its pixels."""
+    """A network to evaluate, how it wants its pixels, and in how many strips it gets a picture."""
 
     network: nn.Module
     normalisation: Normalisation
+    parts: int = 1
 
 
 def count_areas(prediction: Tensor, label: Tensor, classes: int) -> Tensor:
@@ -64,7 +65,9 @@ def evaluate(
             for name, member in members.items():
                 member.network.eval()
                 with torch.no_grad(), stream(0, "evaluate", indices[0]):
-                    predictions = predict(member.network, inputs[member.normalisation])
+                    predictions = predict(
+                        member.network, inputs[member.normalisation], labels[0].shape, member.parts
+                    )
                 _fill(areas[name], indices, predictions, labels, classes)
             beat()
     finally:

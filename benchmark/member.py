@@ -23,7 +23,7 @@ from benchmark.networks import TAPS, network
 from benchmark.provenance import code_version
 from benchmark.randomness import stream
 from benchmark.recipes import make_method
-from benchmark.runs import Run, resolve_recipe
+from benchmark.runs import Run, run_recipe
 from benchmark.store import Divergence, Result, RunDirectory, Scores
 from benchmark.toolbox import checkpoints
 from benchmark.toolbox.networks import build_network
@@ -55,10 +55,11 @@ class Member:
         self.run, self.directory, self.device = run, directory, device
         self.protocol = definitions.protocol(run.protocol)
         self.dataset = definitions.dataset(run.dataset)
-        self.recipe = resolve_recipe(self.protocol, network(run.model), run.overrides)
+        self.recipe = run_recipe(run)
         self.method = _build_method(run)
         self.student = _build_student(run, files)
-        self.distiller = Distiller(self.student, self.method, (run.seed, run.model)).to(device)
+        key = (run.seed, run.model)
+        self.distiller = Distiller(self.student, self.method, key, self.protocol.avg_non_ignore).to(device)
         self._build_optimisers()
         self.iteration = 0
         self.alive = True

@@ -25,7 +25,7 @@ from benchmark.runs import (
     TeacherSource,
     cohort_key,
     make_run,
-    resolve_recipe,
+    run_recipe,
 )
 
 
@@ -136,17 +136,17 @@ def cohorts(
     groups: dict[str, list[Run]] = {}
     for run in runs:
         if run.teacher:
-            groups.setdefault(cohort_key(run, _recipe(run)), []).append(run)
-    base = {cohort_key(group[0], _recipe(group[0]), with_teacher=False): key for key, group in groups.items()}
+            groups.setdefault(cohort_key(run, run_recipe(run)), []).append(run)
+    base = {cohort_key(group[0], run_recipe(group[0]), with_teacher=False): key for key, group in groups.items()}
     first: list[list[Run]] = []
     for run in (run for run in runs if run.teacher is None):
-        home = base.get(cohort_key(run, _recipe(run)))
+        home = base.get(cohort_key(run, run_recipe(run)))
         if run.id in teachers:
             first.append([run])
         elif home:
             groups[home].insert(0, run)
         else:
-            groups.setdefault(cohort_key(run, _recipe(run)), []).append(run)
+            groups.setdefault(cohort_key(run, run_recipe(run)), []).append(run)
     parts = [group[i : i + size] for group in groups.values() for i in range(0, len(group), size)]
     return [
         Job(
@@ -159,8 +159,8 @@ def cohorts(
 
 def check_on_protocol(run: Run, allowed: bool) -> None:
     """Refuse an effective batch that is not the protocol's, unless the user says that this is meant."""
-    meant = definitions.protocol(run.protocol).recipe(network(run.model).family).data.batch
-    if _recipe(run).data.batch != meant and not allowed:
+    meant = definitions.protocol(run.protocol).recipe(network(run.model).family, run.dataset).data.batch
+    if run_recipe(run).data.batch != meant and not allowed:
         raise KdsegError(
             f"data.batch: protocol {run.protocol} has {meant}; another effective batch is another protocol (batch norm "
             "and noise change); pass --allow-off-protocol if you mean it: the records are then marked"
@@ -183,7 +183,3 @@ def _settings(sweep: Sweep) -> list[MethodSetting]:
             if setting not in found:
                 found.append(setting)
     return found
-
-
-def _recipe(run: Run) -> definitions.Recipe:
-    return resolve_recipe(definitions.protocol(run.protocol), network(run.model), run.overrides)

@@ -18,9 +18,8 @@ from rich.progress import (
 )
 from rich.progress import Progress as Bar
 
-from benchmark import definitions
 from benchmark.networks import network
-from benchmark.runs import Manifest, Run, resolve_recipe
+from benchmark.runs import Manifest, Run, run_recipe
 from benchmark.store import RunDirectory, State, Status
 
 PLAIN_S = 30.0
@@ -94,4 +93,4 @@ class Progress:
 
 def iterations(run: Run) -> int:
     """How many iterations a run is to train."""
-    return resolve_recipe(definitions.protocol(run.protocol), network(run.model), run.overrides).data.iterations
+    return run_recipe(run).data.iterations

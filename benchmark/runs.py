@@ -6,10 +6,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from benchmark import definitions
 from benchmark.definitions import Dataset, Positive, Protocol, Recipe, definition_hash
-from benchmark.errors import KdsegError, unknown
-from benchmark.frozen import Frozen, content_hash, parse
-from benchmark.networks import Network
+from benchmark.errors import KdsegError
+from benchmark.frozen import Frozen, content_hash
+from benchmark.networks import Network, network
 
 HARNESS = 1
 """Version of training and evaluation as a whole: raised by hand whenever they change numbers."""
@@ -167,7 +168,7 @@ def make_run(
         raise KdsegError(
             f"protocol {protocol.name}: not made for dataset {dataset.name}, only for {', '.join(protocol.datasets)}"
         )
-    resolve_recipe(protocol, network, overrides or {})
+    resolve_recipe(protocol, dataset.name, network, overrides or {})
     return Run(
         dataset=dataset.name,
         dataset_hash=definition_hash(dataset),
@@ -184,22 +185,18 @@ def make_run(
     )
 
 
-def resolve_recipe(protocol: Protocol, network: Network, overrides: dict[str, Any]) -> Recipe:
-    """The recipe `network` is trained with: the protocol's for its family, with `overrides` such as `optim.lr`.
+def resolve_recipe(protocol: Protocol, dataset: str, network: Network, overrides: dict[str, Any]) -> Recipe:
+    """The recipe `network` is trained with: the protocol's for family and dataset, with `overrides` such as `optim.lr`.
 
     Raises:
         KdsegError: an override names no key of the recipe (near matches are given), or has a wrong type.
     """
-    recipe = protocol.recipe(network.family).model_dump(mode="json")
-    for dotted, value in overrides.items():
-        *parents, key = dotted.split(".")
-        place = recipe
-        for part in parents:
-            place = place.get(part) if isinstance(place, dict) else None
-        if not isinstance(place, dict) or key not in place or isinstance(place[key], dict):
-            raise unknown("override", dotted, _leaves(recipe), "--cfg-options")
-        place[key] = value
-    return parse(Recipe, recipe, "--cfg-options" if overrides else f"protocol {protocol.name}")
+    return definitions.changed(protocol.recipe(network.family, dataset), overrides, "--cfg-options")
+
+
+def run_recipe(run: Run) -> Recipe:
+    """The recipe that a run is trained with, by the definitions as they are now."""
+    return resolve_recipe(definitions.protocol(run.protocol), run.dataset, network(run.model), run.overrides)
 
 
 def cohort_key(run: Run, recipe: Recipe, with_teacher: bool = True) -> str:
@@ -208,11 +205,3 @@ def cohort_key(run: Run, recipe: Recipe, with_teacher: bool = True) -> str:
     return content_hash(
         [run.dataset, run.dataset_hash, recipe.data.model_dump(mode="json"), run.precision, run.seed, teacher]
     )
-
-
-def _leaves(tree: dict[str, Any], prefix: str = "") -> list[str]:
-    return [
-        leaf
-        for key, value in tree.items()
-        for leaf in (_leaves(value, f"{prefix}{key}.") if isinstance(value, dict) else [prefix + key])
-    ]

@@ -125,7 +125,7 @@ class Cohort:
         recipe = self.members[0].recipe.data
         self.recipe, self.seed = recipe, runs[0].seed
         self.train_set = train_dataset(definition, recipe, root, self.seed)
-        self.val_set = val_dataset(definition, root)
+        self.val_set = val_dataset(definition, root, recipe=recipe)
         if not job.off_protocol:
             check_counts(definition, self.train_set, self.val_set)
         for member in self.members:
@@ -249,7 +249,7 @@ class Cohort:
         for size in sorted({member.protocol.val_batch for member in members}):
             some = [member for member in members if member.protocol.val_batch == size]
             areas = evaluate(
-                {member.run.id: Evaluated(member.student, member.protocol.normalisation) for member in some},
+                {m.run.id: Evaluated(m.student, m.protocol.normalisation, m.protocol.val_parts) for m in some},
                 self.val_set, self.classes, size, self.job.execution.workers, self.device, self._heartbeat,
             )  # fmt: skip
             for member in some:

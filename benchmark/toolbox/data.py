@@ -12,7 +12,7 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from mmcv.transforms import BaseTransform
@@ -22,6 +22,7 @@ from mmseg.datasets.transforms import Resize
 from mmseg.registry import DATASETS, TRANSFORMS
 from torch.utils.data import DataLoader, Sampler
 
+from benchmark import holdout
 from benchmark.definitions import DataRecipe, Dataset
 from benchmark.errors import KdsegError
 from benchmark.frozen import content_hash
@@ -45,14 +46,34 @@ class DrawScene(BaseTransform):
 
 @TRANSFORMS.register_module()
 class ScaleNative(BaseTransform):
-    """Scales picture and labels by a factor drawn uniformly from [low, high] of the picture's own size."""
+    """Scales picture and labels by a factor of the picture's own size.
 
-    def __init__(self, low: float, high: float) -> None:
-        self.low, self.high = low, high
+    Drawn uniformly from [low, high], or from low, low + step, ..., high if there is a step.
+    """
+
+    def __init__(self, low: float, high: float, step: float | None = None) -> None:
+        self.low, self.high, self.step = low, high, step
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
-        factor = random.uniform(self.low, self.high)
+        if self.step is None:
+            factor = random.uniform(self.low, self.high)
+        else:
+            factor = self.low + self.step * random.randint(0, round((self.high - self.low) / self.step))
         return Resize(scale_factor=factor, keep_ratio=True)(results)
+
+
+@TRANSFORMS.register_module()
+class FitPicture(BaseTransform):
+    """Fits the picture into (long, short) edges and keeps its ratio; labels keep their size, as in mmseg's tests."""
+
+    def __init__(self, base: tuple[int, int]) -> None:
+        self.resize = Resize(scale=base, keep_ratio=True)
+
+    def transform(self, results: dict[str, Any]) -> dict[str, Any]:
+        fields, results["seg_fields"] = results["seg_fields"], []
+        results = self.resize(results)
+        results["seg_fields"] = fields
+        return results
 
 
 @dataclass(frozen=True)
@@ -72,13 +93,23 @@ class SeededDataset(BaseSegDataset):
         data_root: where its files are; None for the drawn set.
         seed: of the augmentation.
         pipeline: transforms after loading.
+        part: all of the split, what is left of it to train on, or what is held out (`benchmark.holdout`).
+
+    Attributes:
+        found: how many samples the whole split has here.
     """
 
     def __init__(
-        self, definition: Dataset, split: Split, data_root: Path | None, seed: int, pipeline: list[dict[str, Any]]
+        self,
+        definition: Dataset,
+        split: Split,
+        data_root: Path | None,
+        seed: int,
+        pipeline: list[dict[str, Any]],
+        part: Literal["all", "rest", "held out"] = "all",
     ) -> None:
         self.definition, self.split, self.seed = definition, split, seed
-        self.root = data_root
+        self.root, self.part = data_root, part
         super().__init__(
             metainfo={"classes": definition.classes, "palette": [list(colour) for colour in definition.palette]},
             pipeline=pipeline,
@@ -87,6 +118,15 @@ class SeededDataset(BaseSegDataset):
 
     def load_data_list(self) -> list[dict[str, Any]]:
         """One entry a sample, checked to exist."""
+        entries = self._whole_split()
+        self.found = len(entries)
+        if self.part == "all":
+            return entries
+        rest, held = holdout.cut([entry["name"] for entry in entries], self.definition.block)
+        kept = set(rest if self.part == "rest" else held)
+        return [entry for entry in entries if entry["name"] in kept]
+
+    def _whole_split(self) -> list[dict[str, Any]]:
         common = {"seg_fields": [], "label_map": None, "reduce_zero_label": self.reduce_zero_label}
         if self.definition.layout == "drawn":
             names = [f"{index:05d}" for index in range(self.definition.splits[self.split].count)]
@@ -140,21 +180,37 @@ class EndlessSampler(Sampler):
 
 
 def train_dataset(definition: Dataset, recipe: DataRecipe, data_root: Path | None, seed: int) -> SeededDataset:
-    """The training split under a data recipe."""
+    """The training images under a data recipe."""
+    low, high = recipe.scale
+    scale: dict[str, Any] = {"type": "ScaleNative", "low": low, "high": high, "step": recipe.scale_step}
+    if recipe.base:
+        scale = {"type": "RandomResize", "scale": recipe.base, "ratio_range": recipe.scale, "keep_ratio": True}
     pipeline = [
         *_loading(definition),
-        {"type": "ScaleNative", "low": recipe.scale[0], "high": recipe.scale[1]},
+        scale,
         {"type": "RandomCrop", "crop_size": recipe.crop, "cat_max_ratio": recipe.max_class_ratio},
         {"type": "RandomFlip", "prob": recipe.flip},
         *([{"type": "PhotoMetricDistortion"}] if recipe.photometric else []),
         {"type": "PackSegInputs"},
     ]
-    return SeededDataset(definition, "train", data_root, seed, pipeline)
+    return SeededDataset(definition, "train", data_root, seed, pipeline, "rest" if recipe.select_on != "val" else "all")
 
 
-def val_dataset(definition: Dataset, data_root: Path | None, split: Split = "val") -> SeededDataset:
-    """A split for evaluation: whole pictures at their own size."""
-    return SeededDataset(definition, split, data_root, 0, [*_loading(definition), {"type": "PackSegInputs"}])
+def val_dataset(
+    definition: Dataset, data_root: Path | None, split: Split = "val", recipe: DataRecipe | None = None
+) -> SeededDataset:
+    """Whole pictures for evaluation, with labels of their own size.
+
+    Args:
+        definition, data_root: the dataset.
+        split: which images, where `recipe` does not hold out some to look at instead.
+        recipe: may fit pictures into a base size; None: they keep their own.
+    """
+    fit = [{"type": "FitPicture", "base": recipe.base}] if recipe and recipe.base else []
+    pipeline = [*_loading(definition), *fit, {"type": "PackSegInputs"}]
+    if recipe and recipe.select_on != "val":
+        return SeededDataset(definition, "train", data_root, 0, pipeline, "held out")
+    return SeededDataset(definition, split, data_root, 0, pipeline)
 
 
 def train_batches(dataset: SeededDataset, batch: int, start: int, workers: int) -> Iterator[dict[str, list[Any]]]:
@@ -174,13 +230,17 @@ def val_batches(dataset: SeededDataset, batch: int, workers: int) -> Iterator[tu
         KdsegError: while iterating: a sample that cannot be used, or a loading process that died.
     """
     samples = enumerate(_loaded(dataset, range(len(dataset)), 1, workers))
-    for _, group in itertools.groupby(samples, key=lambda pair: pair[1]["inputs"][0].shape):
+    for _, group in itertools.groupby(samples, key=lambda pair: _sizes(pair[1])):
         while part := list(itertools.islice(group, batch)):
             indices, loaded = zip(*part, strict=True)
             yield (
                 list(indices),
                 {key: [single[key][0] for single in loaded] for key in ("inputs", "data_samples")},
             )
+
+
+def _sizes(loaded: dict[str, list[Any]]) -> tuple[torch.Size, torch.Size]:
+    return loaded["inputs"][0].shape, loaded["data_samples"][0].gt_sem_seg.data.shape
 
 
 def _loaded(dataset: SeededDataset, sampler: Any, batch: int, workers: int) -> Iterator[dict[str, list[Any]]]:

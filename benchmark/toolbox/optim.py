@@ -24,7 +24,8 @@ def build_optimizer(model: nn.Module, recipe: OptimRecipe, precision: Literal["f
     if not recipe.decay_norm:
         paramwise["norm_decay_mult"] = 0.0
     if recipe.head_lr_factor != 1:
-        paramwise["custom_keys"] = {"head": {"lr_mult": recipe.head_lr_factor}}
+        # as in mmseg's configs, where the key also keeps the decay of the heads' norms; no method's module is meant
+        paramwise["custom_keys"] = {key: {"lr_mult": recipe.head_lr_factor} for key in ("decode_head", "auxiliary_head")}
     if paramwise:
         config["paramwise_cfg"] = paramwise
     return build_optim_wrapper(model, config)

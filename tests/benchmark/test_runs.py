@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from benchmark import definitions
 from benchmark.errors import KdsegError
 from benchmark.networks import network
-from benchmark.runs import MethodSetting, Run, TeacherSource, cohort_key, make_run, resolve_recipe
+from benchmark.runs import MethodSetting, Run, TeacherSource, cohort_key, make_run, run_recipe
 
 STUDENT = MethodSetting(name="student", version=1, variant="Student", hyper={})
 KD = MethodSetting(name="kd", version=1, variant="KD", hyper={"tau": 1.0})
@@ -20,7 +20,7 @@ def run(method=KD, **changes) -> Run:
 
 
 def recipe(of: Run):
-    return resolve_recipe(definitions.protocol(of.protocol), network(of.model), of.overrides)
+    return run_recipe(of)
 
 
 CHANGES = {

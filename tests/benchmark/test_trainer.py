@@ -13,9 +13,8 @@ from benchmark import definitions, trainer
 from benchmark import distiller as distiller_module
 from benchmark.errors import KdsegError
 from benchmark.member import Member
-from benchmark.networks import network
 from benchmark.randomness import stream
-from benchmark.runs import TeacherSource, resolve_recipe
+from benchmark.runs import TeacherSource, run_recipe
 from benchmark.store import State, read_areas
 from benchmark.toolbox import checkpoints
 from benchmark.toolbox.data import EndlessSampler, SeededDataset, train_dataset
@@ -234,7 +233,7 @@ def test_a_plain_run_equals_mmengines_runner_bit_for_bit(world, tmp_path):
     run = world.run("student", optim_clip_norm=10.0, optim_warmup=2, **sgd)
     world.train([run], "a")
     protocol = definitions.protocol("demo")
-    recipe = resolve_recipe(protocol, network(run.model), run.overrides)
+    recipe = run_recipe(run)
     norm, optim = protocol.normalisation, recipe.optim
     with stream(0, "init", run.model):
         model = build_network(run.model, 9)
