@@ -194,7 +194,7 @@ def _print(rows: list[dict[str, Any]]) -> None:
         for row in rows:
             if (row["teacher"], row["student"]) == (teacher, student):
                 table.add_row(
-                    row["method"], f"{row['seconds']:.2f}", f"{row['peak_mb']:,.0f}", f"{row['parameters']:,}",
+                    row["method"], f"{row['seconds']:.3g}", f"{row['peak_mb']:,.0f}", f"{row['parameters']:,}",
                     f"{row['state_mb']:,.0f}",
                 )  # fmt: skip
         Console().print(table)

@@ -17,7 +17,7 @@ MODULES = {
     "status": "reading", "tables": "reading", "figures": "reading",
     "export": "deploying", "eval": "deploying", "predict": "deploying",
     "list": "listing", "show": "listing", "analyze": "listing", "doctor": "listing",
-    "new-baseline": "authoring",
+    "new-baseline": "authoring", "import-checkpoint": "deploying",
 }  # fmt: skip
 """The module of `benchmark/commands/` that holds each command."""
 
@@ -111,6 +111,9 @@ def parser() -> argparse.ArgumentParser:
     listing.add_argument("kind", choices=("methods", "models", "datasets", "protocols", "sweeps"))
 
     show = command("show", "all about one method, model, dataset or protocol", "kdseg show heteroakd")
+    show.add_argument("--flavour", choices=["mmseg", "cirkd"], default="mmseg", help="of a network")
+    show.add_argument("--classes", type=int, help="measure a network for so many classes")
+    show.add_argument("--size", type=int, nargs=2, metavar=("H", "W"), help="measure a network at this size")
     show.add_argument("name")
 
     clean = command("clean", "remove what finished runs no longer need", "kdseg clean --work-dir work_dirs/demo --yes")
@@ -136,6 +139,17 @@ def parser() -> argparse.ArgumentParser:
     score.add_argument("--data-root", type=Path, help="folder of a dataset that has files")
     score.add_argument("--format", choices=("table", "json"), default="table")
     _network(score)
+
+    imported = command(
+        "import-checkpoint", "turn another codebase's checkpoint into ours",
+        "kdseg import-checkpoint deeplabv3_resnet101_citys_best_model.pth --arch deeplabv3_r101 --flavour cirkd "
+        "--out teacher.pth",
+    )  # fmt: skip
+    imported.add_argument("file", type=Path, help="a whole network, or an ImageNet backbone")
+    imported.add_argument("--arch", required=True, help="the network it is of; see `kdseg list models`")
+    imported.add_argument("--flavour", choices=["mmseg", "cirkd"], default="mmseg", help="whose form of the network")
+    imported.add_argument("--classes", type=int, help="refuse another number (default: as the file has)")
+    imported.add_argument("--out", type=Path, required=True, help="file to write")
 
     predict = command(
         "predict", "write the predicted classes of a folder of images as PNGs",

@@ -84,3 +84,8 @@ def network(name: str) -> Network:
     if name not in networks():
         raise unknown("model", name, networks())
     return networks()[name]
+
+
+def flavoured(name: str, flavour: str) -> str:
+    """The name of a network in a flavour: mmseg's is the bare name, another's is `name@flavour`."""
+    return name if flavour == "mmseg" or "@" in name else f"{name}@{flavour}"

@@ -89,3 +89,19 @@ def _same_names(ours: Any, theirs: Any) -> bool:
 
 def _percent(value: float | None) -> str:
     return "–" if value is None else f"{value:.2f}"
+
+
+def import_checkpoint(arguments: Namespace) -> int:
+    """`kdseg import-checkpoint`: a checkpoint of another codebase under our names, strictly."""
+    from benchmark.networks import flavoured, network
+    from benchmark.toolbox import checkpoints
+    from benchmark.toolbox.importing import import_checkpoint as read
+
+    name = network(flavoured(arguments.arch, arguments.flavour)).name
+    state, meta = read(arguments.file, name, arguments.classes)
+    checkpoints.save(arguments.out, {"meta": meta, "state_dict": state})
+    part = "backbone" if "part" in meta else f"network for {meta['classes']} classes"
+    print(f"{arguments.out}: {name}, {part}, {len(state)} tensors; source sha256 {meta['source_sha256']}")
+    use = "--weights or a sweep's weights:" if "part" in meta else f"--teacher FILE --teacher-model {name}"
+    print(f"use it as {use}")
+    return 0

@@ -14,7 +14,7 @@ from rich.console import Console
 from benchmark import definitions
 from benchmark.commands.output import print_table, say_where
 from benchmark.errors import unknown
-from benchmark.networks import network, networks
+from benchmark.networks import flavoured, network, networks
 
 SWEEPS = Path(__file__).parents[2] / "slurm" / "sweeps"
 
@@ -43,7 +43,7 @@ def show(arguments: Namespace) -> int:
     from benchmark.registry import method_class, method_files
 
     name = arguments.name
-    if "@" in name:
+    if "@" in name and name not in networks():
         _show_recipe(name)
         return 0
     if name in method_files():
@@ -58,7 +58,11 @@ def show(arguments: Namespace) -> int:
             print(f"as codebases ran it: {', '.join(recipes)} (kdseg show {recipes[0]})")
         return 0
     if name in networks():
-        facts = network(name)
+        facts = network(flavoured(name, arguments.flavour))
+        if arguments.classes or arguments.size:
+            from benchmark.toolbox.networks import facts as measure
+
+            facts = measure(facts.name, arguments.classes or facts.classes, tuple(arguments.size or facts.size))
         print(f"{facts.title}: {facts.family}, {facts.parameters / 1e6:.2f} M parameters without auxiliary head,")
         print(f"{facts.gflops} GFLOPs (2 per multiply-add) at {facts.size[0]}×{facts.size[1]}, {facts.classes} classes")
         rows = [{"tap": key, "channels": t.channels, "stride": t.stride} for key, t in facts.taps.items()]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
+from collections.abc import Mapping
 from io import BytesIO
 from pathlib import Path
 from pickle import UnpicklingError
@@ -82,6 +83,15 @@ def load_weights(module: nn.Module, file: Path) -> None:
     state = content.get("state_dict", content) if isinstance(content, dict) else content
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise KdsegError(f"{file}: holds no state dict; expected parameter names with tensors")
+    fit(module, state, str(file))
+
+
+def fit(module: nn.Module, state: Mapping[str, Tensor], where: str) -> None:
+    """Load a state dict strictly into `module`; `where` is what messages call it.
+
+    Raises:
+        KdsegError: naming how many keys are missing, unexpected or of another shape, and the first of each.
+    """
     own = module.state_dict()
     faults = {
         "missing": [key for key in own if key not in state],
@@ -90,7 +100,7 @@ def load_weights(module: nn.Module, file: Path) -> None:
     }
     if any(faults.values()):
         said = "; ".join(f"{len(keys)} {fault} (first {keys[0]})" for fault, keys in faults.items() if keys)
-        raise KdsegError(f"{file}: does not fit this network: {said}")
+        raise KdsegError(f"{where}: does not fit this network: {said}")
     module.load_state_dict(state)
 
 

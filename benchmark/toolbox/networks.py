@@ -1,8 +1,9 @@
 """Networks by name: plain mmseg `EncoderDecoder`s, their taps in one forward pass, and the facts about them.
 
-The flavour is mmseg's: ResNetV1c, decode heads with dropout 0.1, `align_corners=False`, the whole picture decoded at
-once. Batch normalisation is plain BN (a multi-GPU trainer converts it), nothing is pretrained (weights are the caller's
-affair), and there is no data preprocessor: inputs arrive normalised.
+A bare name is mmseg's flavour: ResNetV1c, heads with dropout 0.1, `align_corners=False`, the whole picture decoded at
+once. `NAME@cirkd` is that of the CIRKD and Af-DCD codebases (`cirkd_networks.py`). Batch normalisation is plain BN (a
+multi-GPU trainer converts it), nothing is pretrained (weights are the caller's affair), and there is no data
+preprocessor: inputs arrive normalised.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmark.errors import unknown
 from benchmark.networks import TAPS, Family, Network, TapShape
+from benchmark.toolbox import cirkd_networks  # noqa: F401  (registers its modules)
 
 Config = dict[str, Any]
 
@@ -86,8 +88,9 @@ def facts(name: str, classes: int = 19, size: tuple[int, int] = (512, 512)) -> N
     FLOPs are those that `torch.utils.flop_counter` counts in the forward pass without auxiliary head: convolutions,
     matrix products and attention, two per multiply-accumulate.
     """
-    network = build_network(name, classes).eval()
-    picture = torch.zeros(1, 3, *size)
+    # Shapes and counts need no numbers; built on the CPU, for some constructors read tensors.
+    network = MODELS.build(ConfigDict(network_config(name, classes))).eval().to("meta")
+    picture = torch.zeros(1, 3, *size, device="meta")
     with torch.no_grad():
         with FlopCounterMode(display=False) as counter:
             forward_taps(network, picture, ("logits",))
@@ -120,12 +123,14 @@ class _Backbone(NamedTuple):
     config: Config
 
 
-def _resnet(depth: int, base: int = 64, widths: tuple[int, ...] = (64, 128, 256, 512)) -> _Backbone:
-    """ResNetV1c at stride 8: the last two stages are dilated instead of strided."""
+def _resnet(
+    depth: int, base: int = 64, widths: tuple[int, ...] = (64, 128, 256, 512), cirkd: bool = False
+) -> _Backbone:
+    """ResNetV1c at stride 8: the last two stages are dilated instead of strided; `cirkd`: with a stem twice as wide."""
     config = {
-        "type": "ResNetV1c",
+        "type": "CirkdResNet" if cirkd else "ResNetV1c",
         "depth": depth,
-        "stem_channels": base,
+        "stem_channels": 2 * base if cirkd else base,
         "base_channels": base,
         "out_indices": (0, 1, 2, 3),
         "strides": (1, 2, 1, 1),
@@ -138,24 +143,24 @@ def _resnet(depth: int, base: int = 64, widths: tuple[int, ...] = (64, 128, 256,
     return _Backbone(Family.CNN, widths, config)
 
 
-def _mobilenet(widen: float = 1.0, channels: tuple[int, int, int, int] = (24, 32, 96, 320)) -> _Backbone:
+def _mobilenet(cirkd: bool = False) -> _Backbone:
     """MobileNetV2 at stride 8; its stages end at layers 2, 3, 5 and 7."""
     config = {
-        "type": "MobileNetV2",
-        "widen_factor": widen,
+        "type": "CirkdMobileNetV2" if cirkd else "MobileNetV2",
+        "widen_factor": 1.0,
         "out_indices": (1, 2, 4, 6),
         "strides": (1, 2, 2, 1, 1, 1, 1),
         "dilations": (1, 1, 1, 2, 2, 4, 4),
         "norm_cfg": BN,
     }
-    return _Backbone(Family.CNN, channels, config)
+    return _Backbone(Family.CNN, (24, 32, 96, 320), config)
 
 
-def _mit(embed: int, layers: tuple[int, int, int, int], drop_path: float = 0.1) -> _Backbone:
+def _mit(embed: int, layers: tuple[int, ...], drop_path: float = 0.1, cirkd: bool = False) -> _Backbone:
     """Mix Vision Transformer, the backbone of SegFormer: strides 4, 8, 16, 32."""
     heads = (1, 2, 5, 8)
     config = {
-        "type": "MixVisionTransformer",
+        "type": "CirkdMixVisionTransformer" if cirkd else "MixVisionTransformer",
         "embed_dims": embed,
         "num_layers": layers,
         "num_heads": heads,
@@ -170,6 +175,36 @@ def _mit(embed: int, layers: tuple[int, int, int, int], drop_path: float = 0.1) 
 
 
 # Heads -----------------------------------------------------------------------------------------------------------
+
+
+def _swin_t() -> _Backbone:
+    """Swin-T (Liu et al., ICCV 2021) as mmseg configures it for UPerNet: strides 4, 8, 16, 32."""
+    config = {
+        "type": "SwinTransformer",
+        "embed_dims": 96,
+        "depths": (2, 2, 6, 2),
+        "num_heads": (3, 6, 12, 24),
+        "window_size": 7,
+        "out_indices": (0, 1, 2, 3),
+        "drop_path_rate": 0.3,
+    }
+    return _Backbone(Family.TRANSFORMER, (96, 192, 384, 768), config)
+
+
+def _mscan_t() -> _Backbone:
+    """MSCAN-T, the backbone of SegNeXt-T (Guo et al., NeurIPS 2022): attention by large convolutions."""
+    config = {
+        "type": "MSCAN",
+        "embed_dims": [32, 64, 160, 256],
+        "mlp_ratios": [8, 8, 4, 4],
+        "depths": [3, 3, 5, 2],
+        "drop_path_rate": 0.1,
+        "attention_kernel_sizes": [5, [1, 7], [1, 11], [1, 21]],
+        "attention_kernel_paddings": [2, [0, 3], [0, 5], [0, 10]],
+        "act_cfg": {"type": "GELU"},
+        "norm_cfg": BN,
+    }
+    return _Backbone(Family.CNN, (32, 64, 160, 256), config)
 
 
 def _head(kind: str, classes: int, loss_weight: float = 1.0, **options: Any) -> Config:
@@ -192,12 +227,37 @@ def _network(backbone: _Backbone, head: Config, auxiliary: Config | None = None)
 
 
 def _auxiliary(backbone: _Backbone, classes: int) -> Config | None:
-    """An FCN head on stage 3, for ResNets."""
-    if backbone.config["type"] != "ResNetV1c":
+    """An FCN head on stage 3, for ResNets and Swin."""
+    if backbone.config["type"] not in ("ResNetV1c", "CirkdResNet", "SwinTransformer"):
         return None
     width = backbone.channels[2]
     options = {"in_channels": width, "in_index": 2, "channels": width // 4, "num_convs": 1, "concat_input": False}
     return _head("FCNHead", classes, loss_weight=0.4, **options)
+
+
+def _upernet(classes: int, backbone: _Backbone, channels: int) -> Config:
+    """Pyramid pooling and feature pyramid (Xiao et al., ECCV 2018)."""
+    options = {"in_channels": backbone.channels, "in_index": (0, 1, 2, 3), "channels": channels}
+    head = _head("UPerHead", classes, pool_scales=(1, 2, 3, 6), **options)
+    return _network(backbone, head, _auxiliary(backbone, classes))
+
+
+def _segnext(classes: int, backbone: _Backbone, channels: int) -> Config:
+    """SegNeXt's Hamburger head on the last three stages (Guo et al., NeurIPS 2022)."""
+    options = {"in_channels": backbone.channels[1:], "in_index": (1, 2, 3), "channels": channels}
+    options |= {"ham_channels": channels, "ham_kwargs": {"MD_R": 16}, "norm_cfg": {"type": "GN", "num_groups": 32}}
+    return _network(backbone, _head("LightHamHead", classes, **options))
+
+
+def _cirkd(config: Config) -> Config:
+    """A config with the CIRKD codebase's heads, of which all but SegFormer's align corners."""
+    renamed = {"ASPPHead": "CirkdASPPHead", "PSPHead": "CirkdPSPHead", "SegformerHead": "CirkdSegformerHead"}
+    for name in ("decode_head", "auxiliary_head"):
+        if name in config:
+            kind = config[name]["type"]
+            own = {"dropout_ratio": 0.0} if kind == "SegformerHead" else {"align_corners": True}
+            config[name] |= {"type": renamed.get(kind, kind), **own}
+    return config
 
 
 def _deeplabv3(
@@ -222,12 +282,12 @@ def _segformer(classes: int, backbone: _Backbone, channels: int) -> Config:
 
 # Names -----------------------------------------------------------------------------------------------------------
 
-_R18, _R101 = _resnet(18), _resnet(101, widths=(256, 512, 1024, 2048))
-_MBV2 = _mobilenet()
-_MIT_B0, _MIT_B4 = _mit(32, (2, 2, 2, 2)), _mit(64, (3, 8, 27, 3))
+_MIT_LAYERS = {"b0": (2, 2, 2, 2), "b1": (2, 2, 2, 2), "b2": (3, 4, 6, 3), "b3": (3, 4, 18, 3), "b4": (3, 8, 27, 3)}
+_BOTTLENECKS = (256, 512, 1024, 2048)
 
 # DeepLabV3 sits on a transformer at stride 32: a crop of 512 gives a map of 16 x 16, where rates 24 and 36 would reach
-# only padding. These cover the same share of the picture as 1, 12, 24, 36 do at stride 8.
+# only padding. These cover the same share of the picture as 1, 12, 24, 36 do at stride 8 (inferred: the paper does not
+# say). `deeplabv3_mit_*_rates12` takes the literal ones.
 _AT_STRIDE_32 = (1, 3, 6, 9)
 
 
@@ -244,15 +304,51 @@ class _Entry(NamedTuple):
         return self.head(classes, self.backbone)
 
 
+def _of_the_papers(cirkd: bool) -> dict[str, _Entry]:
+    """The papers' networks in one flavour; heads are as wide as its codebase makes them."""
+    resnets = {
+        "r18": _resnet(18, cirkd=cirkd),
+        "r50": _resnet(50, widths=_BOTTLENECKS, cirkd=cirkd),
+        "r101": _resnet(101, widths=_BOTTLENECKS, cirkd=cirkd),
+    }
+    cnns = resnets | {"mbv2": _mobilenet(cirkd)}
+    mits = {size: _mit(32 if size == "b0" else 64, layers, cirkd=cirkd) for size, layers in _MIT_LAYERS.items()}
+    found: dict[str, _Entry] = {}
+    for key, backbone in cnns.items():
+        narrow = key in ("r18", "mbv2")
+        aspp = 128 if narrow else 256 if cirkd else 512
+        found[f"deeplabv3_{key}"] = _Entry(f"DeepLabV3-{key.upper()}", backbone, partial(_deeplabv3, channels=aspp))
+        psp = partial(_pspnet, channels=128 if narrow else 512)
+        found[f"pspnet_{key}"] = _Entry(f"PSPNet-{key.upper()}", backbone, psp)
+    for key, backbone in mits.items():
+        title = f"MiT-{key.upper()}"
+        wide = 768 if cirkd and key not in ("b0", "b1") else 256
+        found[f"segformer_mit_{key}"] = _Entry(f"SegFormer-{title}", backbone, partial(_segformer, channels=wide))
+        aspp = partial(_deeplabv3, channels=128 if key == "b0" else 256)
+        found[f"deeplabv3_mit_{key}"] = _Entry(f"DeepLabV3-{title}", backbone, partial(aspp, dilations=_AT_STRIDE_32))
+        found[f"deeplabv3_mit_{key}_rates12"] = _Entry(f"DeepLabV3-{title} (rates 12/24/36)", backbone, aspp)
+    if not cirkd:
+        return found
+    return {
+        f"{name}@cirkd": _Entry(f"{entry.title} @cirkd", entry.backbone, _Flavoured(entry.head))
+        for name, entry in found.items()
+    }
+
+
+class _Flavoured(NamedTuple):
+    """A head function whose configs are turned into the CIRKD codebase's."""
+
+    head: Callable[..., Config]
+
+    def __call__(self, classes: int, backbone: _Backbone) -> Config:
+        return _cirkd(self.head(classes, backbone))
+
+
 _NETWORKS = {
-    "deeplabv3_r18": _Entry("DeepLabV3-R18", _R18, partial(_deeplabv3, channels=128)),
-    "deeplabv3_mbv2": _Entry("DeepLabV3-MBV2", _MBV2, partial(_deeplabv3, channels=128)),
-    "deeplabv3_r101": _Entry("DeepLabV3-R101", _R101, partial(_deeplabv3, channels=512)),
-    "pspnet_r18": _Entry("PSPNet-R18", _R18, partial(_pspnet, channels=128)),
-    "segformer_mit_b0": _Entry("SegFormer-MiT-B0", _MIT_B0, partial(_segformer, channels=256)),
-    "segformer_mit_b4": _Entry("SegFormer-MiT-B4", _MIT_B4, partial(_segformer, channels=256)),
-    "deeplabv3_mit_b0": _Entry("DeepLabV3-MiT-B0", _MIT_B0, partial(_deeplabv3, channels=128, dilations=_AT_STRIDE_32)),
-    "deeplabv3_mit_b4": _Entry("DeepLabV3-MiT-B4", _MIT_B4, partial(_deeplabv3, channels=256, dilations=_AT_STRIDE_32)),
+    **_of_the_papers(cirkd=False),
+    **_of_the_papers(cirkd=True),
+    "upernet_swin_t": _Entry("UPerNet-Swin-T", _swin_t(), partial(_upernet, channels=512)),
+    "segnext_t": _Entry("SegNeXt-T", _mscan_t(), partial(_segnext, channels=256)),
     # For the demo and for tests, small enough for a CPU. An all-MLP head learns thin things sooner than ASPP does.
     "resnet_tiny": _Entry("ResNet-tiny", _resnet(18, 12, (12, 24, 48, 96)), partial(_segformer, channels=48)),
     "resnet_small": _Entry("ResNet-small", _resnet(18, 24, (24, 48, 96, 192)), partial(_segformer, channels=96)),

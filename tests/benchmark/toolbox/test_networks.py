@@ -99,12 +99,14 @@ def test_building_is_silent(capfd):
     assert capfd.readouterr() == ("", "")
 
 
-def test_auxiliary_heads_are_for_resnets_and_not_counted():
+def test_auxiliary_heads_are_for_resnets_and_swin_and_not_counted():
     network = build_network("deeplabv3_tiny", 19)
     without = sum(p.numel() for key, p in network.named_parameters() if not key.startswith("auxiliary_head"))
     assert networks()["deeplabv3_tiny"].parameters == without < sum(p.numel() for p in network.parameters())
-    assert not any("aux_logits" in entry.taps for entry in networks().values() if entry.family == Family.TRANSFORMER)
-    assert "aux_logits" not in networks()["deeplabv3_mbv2"].taps
+    with_one = {name for name, entry in networks().items() if "aux_logits" in entry.taps}
+    transformers = {name for name in with_one if networks()[name].family is Family.TRANSFORMER}
+    assert transformers == {"upernet_swin_t"}
+    assert "deeplabv3_mbv2" not in with_one and {"pspnet_r18", "pspnet_r18@cirkd", "deeplabv3_tiny"} <= with_one
 
 
 def test_an_unknown_name_gets_a_hint():
