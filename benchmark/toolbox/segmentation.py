@@ -55,7 +55,7 @@ def task_losses(network: EncoderDecoder, taps: Mapping[str, Tensor], target: Ten
         heads["aux"] = (network.auxiliary_head, taps["aux_logits"])
     losses = {}
     for prefix, (head, logits) in heads.items():
-        full = resize(logits, size=target.shape[1:], mode="bilinear", align_corners=head.align_corners)
+        full = resize(logits, size=target.shape[1:], mode="bilinear", align_corners=head.align_corners, warning=False)
         losses[f"{prefix}.{head.loss_decode.loss_name}"] = head.loss_decode(
             full, target, ignore_index=head.ignore_index
         )
