@@ -38,10 +38,18 @@ def by_sha256(files: Mapping[str, str], sha256: str) -> Path:
 
 
 def find_weights(file: str, weights_dir: Path | None) -> Path:
-    """The path of a weight file: as given, or below `weights_dir` or the folder that KDSEG_WEIGHTS names."""
+    """The path of a weight file: as given, or below `weights_dir` or the folder that KDSEG_WEIGHTS names.
+
+    One that is in none of them, but known (`definitions/weights.yaml`), is downloaded into the first of the folders.
+    """
     folders = [folder for folder in (weights_dir, os.environ.get(WEIGHTS_VARIABLE)) if folder]
     candidates = [Path(file), *(Path(folder) / file for folder in folders)]
     found = next((path for path in candidates if path.is_file()), None)
+    if found is None and folders:
+        from benchmark.downloads import fetch, known
+
+        if file in known():
+            return fetch(file, Path(folders[0])).resolve()
     if found is None:
         where = ", ".join(str(path) for path in candidates)
         raise KdsegError(

@@ -1,5 +1,6 @@
 """What is committed below results/ follows from the records there, and the README shows it as it is."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -46,3 +47,14 @@ def test_the_readme_shows_the_table_as_it_is():
     rows = [line for line in table.splitlines() if line.startswith("|")]
     assert len(rows) > 5
     assert "\n".join(rows) in readme
+
+
+def test_the_readme_shows_what_losses_cost_as_it_was_measured():
+    rows = json.loads((RESULTS / "bench" / "losses.json").read_text())["rows"]
+    shown = [line.split("|")[1:-1] for line in (ROOT / "README.md").read_text().splitlines() if line.startswith("| ")]
+    found = {line[0].strip(): [cell.strip() for cell in line[1:]] for line in shown if len(line) == 7}
+    for row in rows:
+        place = 0 if row["teacher"] == "deeplabv3_r101" else 3
+        seconds, peak, parameters = found[row["method"]][place : place + 3]
+        assert float(seconds) == pytest.approx(row["seconds"], rel=0.01)
+        assert (peak, parameters) == (f"{row['peak_mb']:,.0f}", f"{row['parameters']:,}")
