@@ -17,7 +17,7 @@ MODULES = {
     "status": "reading", "tables": "reading", "figures": "reading",
     "export": "deploying", "eval": "deploying", "predict": "deploying",
     "list": "listing", "show": "listing", "analyze": "listing", "doctor": "listing",
-    "new-baseline": "authoring", "import-checkpoint": "deploying",
+    "new-baseline": "authoring", "import-checkpoint": "deploying", "data": "data",
 }  # fmt: skip
 """The module of `benchmark/commands/` that holds each command."""
 
@@ -76,6 +76,7 @@ def parser() -> argparse.ArgumentParser:
     train.add_argument("--set", metavar="NAME=VALUE", help="hyper-parameters of the method", **pairs)
     train.add_argument("--teacher", metavar="RUN|FILE", help="id or folder of the teacher's run, or a checkpoint")
     train.add_argument("--teacher-model", help="the architecture of a teacher checkpoint")
+    train.add_argument("--teacher-miou", type=float, help="published mIoU of the teacher; another one here warns")
     train.add_argument("--weights", help="file with the initial backbone weights (default: none, from scratch)")
     train.add_argument("--seed", type=int, default=0)
     train.add_argument("--amp", action="store_true", help="mixed precision (needs a GPU)")
@@ -172,6 +173,20 @@ def parser() -> argparse.ArgumentParser:
     author.add_argument("name", help="of the file, the method and its table row, in lower case")
     author.add_argument("--title", help="its name in tables (default: the name in capitals)")
 
+    files = command(
+        "data", "check a dataset's files, or make those that its download lacks",
+        "kdseg data check cityscapes --data-root DIR",
+    )  # fmt: skip
+    files.add_argument(
+        "action", choices=("check", "prepare"), help="check: read every file and name each problem, exit code 1 if "
+        "there is one; prepare: Cityscapes' labelTrainIds, VOC's SegmentationClassAug and trainaug.txt",
+    )  # fmt: skip
+    files.add_argument("name", help="see `kdseg list datasets`")
+    files.add_argument("--data-root", "--root", type=Path, required=True, help="folder of the dataset")
+    files.add_argument("--sbd", type=Path, help="prepare voc: folder of SBD (default: looked for beside VOC2012)")
+    files.add_argument("--checkpoint", type=Path, help="check: a network that must tell as many classes apart")
+    files.add_argument("--workers", type=positive, help="files at the same time (default: one per core)")
+
     doctor = command(
         "doctor", "what this machine can do, and how to mend what is missing",
         "kdseg doctor --data-root camvid=DIR --weights-dir DIR",
@@ -225,6 +240,14 @@ def _execution(sub: argparse.ArgumentParser) -> None:
         "--allow-off-protocol", action="store_true", help="allow another effective batch or number of images"
     )
     sub.add_argument("--deterministic", action="store_true", help="prefer deterministic GPU operations")
+    sub.add_argument("--stage", type=Path, metavar="DIR", help="copy the dataset to this node-local folder first, once")
+    sub.add_argument(
+        "--select-on", choices=("val", "train-holdout"), default="val", help="images that validations look at; "
+        "train-holdout: a fixed part of train that is then not trained on, to choose hyper-parameters",
+    )  # fmt: skip
+    sub.add_argument(
+        "--strict-teacher", action="store_true", help="stop if the teacher's mIoU is not the published one"
+    )
     sub.add_argument(
         "--checkpoint-interval", type=positive, default=100, metavar="N", help="iterations between resume files"
     )

@@ -65,9 +65,7 @@ def evaluate(
             for name, member in members.items():
                 member.network.eval()
                 with torch.no_grad(), stream(0, "evaluate", indices[0]):
-                    predictions = predict(
-                        member.network, inputs[member.normalisation], labels[0].shape, member.parts
-                    )
+                    predictions = predict(member.network, inputs[member.normalisation], labels[0].shape, member.parts)
                 _fill(areas[name], indices, predictions, labels, classes)
             beat()
     finally:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from benchmark import definitions
+from benchmark import definitions, holdout
 from benchmark.errors import KdsegError
 from benchmark.frozen import content_hash
 from benchmark.networks import network
@@ -187,7 +187,12 @@ def _record_columns(record: Record) -> dict[str, Any]:
 
 
 def _other_counts(record: Record) -> bool:
-    """Whether it was trained or validated on another number of images than the data set officially has."""
+    """Whether it was trained or validated on another number of images than the data set officially has.
+
+    Tuning runs split the training images themselves.
+    """
+    if holdout.tuning(record.inputs):
+        return False
     splits = definitions.dataset(record.inputs.dataset).splits
     return any(splits[name].count != count for name, count in record.provenance.images.items())
 

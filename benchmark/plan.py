@@ -30,11 +30,15 @@ from benchmark.runs import (
 
 
 class SweepPair(Frozen):
-    """A pair of a sweep; the teacher is trained by its own run unless `checkpoint` names its weights."""
+    """A pair of a sweep; the teacher is trained by its own run unless `checkpoint` names its weights.
+
+    `teacher_miou` is what was published of it, in percent; a run that finds another value warns (`benchmark.gate`).
+    """
 
     student: str
     teacher: str
     checkpoint: str | None = None
+    teacher_miou: float | None = None
 
 
 class Sweep(Frozen):
@@ -61,10 +65,11 @@ class Sweep(Frozen):
 
 @dataclass(frozen=True)
 class Plan:
-    """A sweep's manifest, and the paths of the weight files its runs name by sha256."""
+    """A sweep's manifest, the paths of the weight files its runs name by sha256, and published mIoU of its teachers."""
 
     manifest: Manifest
     files: dict[str, str]
+    teacher_miou: dict[str, float]
 
 
 def load_sweep(path: Path) -> Sweep:
@@ -121,7 +126,8 @@ def plan_sweep(sweep: Sweep, weights_dir: Path | None = None) -> Plan:
         for seed in sweep.seeds:
             add(entry.student, setting, seed, teachers[entry] if method.needs_teacher else None)
     manifest = Manifest(sweep=sweep.name, runs=tuple(runs.values()), skips=tuple(skips))
-    return Plan(manifest, files)
+    published = {teachers[pair].id: pair.teacher_miou for pair in sweep.pairs if pair.teacher_miou is not None}
+    return Plan(manifest, files, published)
 
 
 def cohorts(
@@ -151,7 +157,7 @@ def cohorts(
     return [
         Job(
             runs=tuple(part), work_dir=str(work_dir), data_root=str(data_root) if data_root else None,
-            files=plan.files, execution=execution, off_protocol=off_protocol,
+            files=plan.files, execution=execution, off_protocol=off_protocol, teacher_miou=plan.teacher_miou,
         )
         for part in first + parts
     ]  # fmt: skip

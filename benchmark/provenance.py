@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from benchmark.runs import Execution
-from benchmark.store import Provenance
+from benchmark.store import Provenance, TeacherCheck
 from benchmark.toolbox.data import SeededDataset
 
 PACKAGES = (
@@ -32,6 +32,7 @@ def provenance(
     started: str,
     resumed_at: tuple[int, ...],
     code: Sequence[tuple[str, bool]],
+    teacher_check: TeacherCheck | None = None,
 ) -> Provenance:
     """The provenance of a run that finishes now.
 
@@ -55,6 +56,7 @@ def provenance(
         started=started,
         finished=datetime.now(UTC).isoformat(timespec="seconds"),
         resumed_at=resumed_at,
+        teacher_check=teacher_check,
     )
 
 

@@ -83,6 +83,8 @@ class Execution(Frozen):
         workers: data-loading processes; they change no number.
         deterministic: prefer deterministic GPU operations; those that have none only warn.
         checkpoint_interval: iterations between two resume files.
+        stage: folder on the node's own disk that the dataset is copied to first; None: it is read where it is.
+        strict_teacher: a teacher that is not as good or bad as published ends the job, instead of a warning.
     """
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -90,6 +92,8 @@ class Execution(Frozen):
     workers: Annotated[int, Field(ge=0)] = 0
     deterministic: bool = False
     checkpoint_interval: Positive = 100
+    stage: str | None = None
+    strict_teacher: bool = False
 
 
 class Job(Frozen):
@@ -101,6 +105,7 @@ class Job(Frozen):
         data_root: of a dataset with files.
         files: paths of weight and checkpoint files, by sha256.
         off_protocol: whether another number of images than the official one is allowed; the record shows it.
+        teacher_miou: published mIoU of teachers in percent, by the id of their source.
     """
 
     runs: tuple[Run, ...]
@@ -108,6 +113,7 @@ class Job(Frozen):
     off_protocol: bool = False
     data_root: str | None = None
     files: dict[str, str] = {}
+    teacher_miou: dict[str, float] = {}
     execution: Execution = Execution()
 
     @property

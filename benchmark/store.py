@@ -113,6 +113,17 @@ class Cost(Frozen):
         return self.step_s + self.teacher_s + self.data_s
 
 
+class TeacherCheck(Frozen):
+    """The teacher's mIoU in percent, as we find it on the validation images and as it was published.
+
+    `off`: they differ by more than the gate allows (`benchmark.gate`).
+    """
+
+    miou: float
+    published: float | None = None
+    off: bool = False
+
+
 class Provenance(Frozen):
     """Where a record comes from: code, machine, software and data."""
 
@@ -131,6 +142,7 @@ class Provenance(Frozen):
     started: str
     finished: str
     resumed_at: tuple[int, ...]
+    teacher_check: TeacherCheck | None = None
 
 
 class Record(Frozen):

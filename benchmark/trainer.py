@@ -22,12 +22,14 @@ from benchmark.admission import check_agreement, check_counts, check_current
 from benchmark.definitions import Normalisation
 from benchmark.errors import KdsegError
 from benchmark.evaluation import Evaluated, evaluate
+from benchmark.gate import check_teacher
 from benchmark.member import DamagedResume, Member, clock, trainable
 from benchmark.method import Taps
 from benchmark.provenance import provenance
 from benchmark.randomness import stream
 from benchmark.runs import Job, Run
-from benchmark.store import Cost, Record, RunDirectory, State, set_aside, write_areas
+from benchmark.staging import stage
+from benchmark.store import Cost, Record, RunDirectory, State, TeacherCheck, set_aside, write_areas
 from benchmark.teacher import load_teacher
 from benchmark.toolbox import checkpoints
 from benchmark.toolbox.data import train_batches, train_dataset, val_dataset
@@ -116,6 +118,8 @@ class Cohort:
             check_current(run)
         definition = definitions.dataset(runs[0].dataset)
         root = Path(job.data_root) if job.data_root else None
+        if job.execution.stage and definition.layout == "files":
+            root = stage(definition, root, Path(job.execution.stage))
         work_dir = Path(job.work_dir)
         self.classes = len(definition.classes)
         self.teacher = load_teacher(job, runs, device)
@@ -137,6 +141,7 @@ class Cohort:
         self.teacher_seconds: list[float] = []
         self.data_seconds: list[float] = []
         self.failures: list[str] = []
+        self.teacher_check: TeacherCheck | None = None
         self.beaten, self.said = 0.0, time.perf_counter()
 
     @property
@@ -147,6 +152,7 @@ class Cohort:
     def train(self) -> list[str]:
         """Train to the end, evaluate, and write each run's record; returns a line per failed run."""
         try:
+            self._check_teacher()
             for member in self.alive:
                 self._prepare(member)
             self._loop()
@@ -159,6 +165,14 @@ class Cohort:
             self._leave(State.FAILED, _one_line(error))
             raise
         return self.failures
+
+    def _check_teacher(self) -> None:
+        if self.teacher:
+            self._heartbeat(force=True)
+            pupil = next(member for member in self.members if member.run.teacher)
+            self.teacher_check = check_teacher(
+                self.job, pupil.run, pupil.protocol, self.teacher, self.val_set, self.device, self._heartbeat
+            )
 
     def _loop(self) -> None:
         self._heartbeat(force=True)
@@ -324,7 +338,7 @@ class Cohort:
                 provenance=provenance(
                     self.job.execution, self.device, {"train": self.train_set, "val": self.val_set},
                     self.teacher.sha256 if self.teacher and member.run.teacher else None, self.started,
-                    tuple(member.resumed_at), member.code,
+                    tuple(member.resumed_at), member.code, self.teacher_check if member.run.teacher else None,
                 ),
                 areas_sha256=areas_sha256,
                 student_sha256=checkpoints.weights_hash(member.student) if result else None,

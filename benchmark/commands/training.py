@@ -23,7 +23,7 @@ def train(arguments: Namespace) -> int:
     from benchmark.recipes import make_method, method_setting, recipe_note
     from benchmark.worker import run_job
 
-    overrides = key_values(arguments.cfg_options, "--cfg-options")
+    overrides = key_values(arguments.cfg_options, "--cfg-options") | _select_on(arguments)
     files: dict[str, str] = {}
     setting = method_setting(arguments.method, key_values(arguments.set, "--set"), arguments.dataset)
     teacher = None
@@ -43,7 +43,8 @@ def train(arguments: Namespace) -> int:
     directory = RunDirectory(arguments.work_dir, run.id)
     if not directory.finished():
         print(f"{setting.variant}: {arguments.model} on {arguments.dataset}, seed {run.seed}\nrun {directory.path}")
-        job = _job((run,), arguments, files)
+        published = {teacher.id: arguments.teacher_miou} if teacher and arguments.teacher_miou is not None else {}
+        job = _job((run,), arguments, files).model_copy(update={"teacher_miou": published})
         code = run_job(job, arguments.resume)
         if directory.record() is None:
             return code
@@ -56,7 +57,12 @@ def sweep(arguments: Namespace) -> int:
     from benchmark.progress import Progress
     from slurm.local import log_file, run_jobs
 
-    plan = plan_sweep(load_sweep(arguments.sweep), arguments.weights_dir)
+    wanted = load_sweep(arguments.sweep)
+    if chosen := _select_on(arguments):
+        wanted = wanted.model_copy(
+            update={"name": f"{wanted.name}-{arguments.select_on}", "overrides": wanted.overrides | chosen}
+        )
+    plan = plan_sweep(wanted, arguments.weights_dir)
     manifest, work_dir = plan.manifest, arguments.work_dir
     for run in manifest.runs:
         check_on_protocol(run, arguments.allow_off_protocol)
@@ -119,7 +125,13 @@ def _execution(arguments: Namespace) -> Execution:
     return Execution(
         device=arguments.device, threads=arguments.threads, workers=arguments.workers,
         deterministic=arguments.deterministic, checkpoint_interval=arguments.checkpoint_interval,
+        stage=str(arguments.stage) if arguments.stage else None, strict_teacher=arguments.strict_teacher,
     )  # fmt: skip
+
+
+def _select_on(arguments: Namespace) -> dict[str, str]:
+    """The override that `--select-on` stands for; none for the validation images, so that run ids stay as they are."""
+    return {} if arguments.select_on == "val" else {"data.select_on": arguments.select_on}
 
 
 def _job(runs: tuple[Run, ...], arguments: Namespace, files: Mapping[str, str]) -> Job:

@@ -48,6 +48,7 @@ class Dataset(Frozen):
         within: folders below the root that a download may have wrapped the files in.
         obtain: where files come from that a plain download does not hold; shown when they are missing.
         label_ids: the numbers by which the official label files name the classes, where those are not 0, 1, ...
+        own_labels: folder with labels of some samples that go before those of another source.
         dependent: regular expression for the start of a name; images where it matches the same text depend on each
             other (one block for the bootstrap). The default, the whole name, makes all independent.
     """
@@ -59,6 +60,7 @@ class Dataset(Frozen):
     layout: Literal["files", "drawn"]
     within: tuple[str, ...] = ()
     label_ids: tuple[int, ...] = ()
+    own_labels: str = ""
     generator: int | None = None
     classes: tuple[str, ...]
     palette: tuple[tuple[int, int, int], ...]
@@ -240,6 +242,7 @@ _SHOWN: dict[str, Any] = {
     "dependent": True,
     "within": True,
     "label_ids": True,
+    "own_labels": True,
     "published_selection": True,
     "splits": {"train": {"official"}, "val": {"official"}},
     "recipes": {family: {"inferred"} for family in Family},

@@ -295,5 +295,6 @@ def _loading(definition: Dataset) -> list[dict[str, Any]]:
             "dataset": definition.name,
             "classes": len(definition.classes),
             "reduce_zero_label": definition.reduce_zero_label,
+            "label_ids": definition.label_ids,
         }
     ]

@@ -21,6 +21,27 @@ class Pair(NamedTuple):
     label: Path
 
 
+def find_root(definition: Dataset, given: Path | None) -> Path:
+    """The folder that the dataset's own folders are in: the one given, or one that a download wraps them in.
+
+    Raises:
+        KdsegError: none given, or it is not there or may not be read.
+    """
+    if given is None:
+        raise KdsegError(f"dataset {definition.name}: needs its files; pass --data-root DIR")
+    try:
+        if not given.is_dir():
+            raise KdsegError(
+                f"data root {given}: no such folder; pass the folder that holds {definition.name} as --data-root"
+            )
+        os.listdir(given)
+        images = definition.splits["train"].images
+        wrapped = [given / inner for inner in definition.within if (given / inner / images).is_dir()]
+        return given if (given / images).is_dir() or not wrapped else wrapped[0]
+    except OSError as error:
+        raise KdsegError(f"data root {given}: cannot be read: {error.strerror}") from None
+
+
 def find_pairs(definition: Dataset, split: Split, root: Path | None) -> list[Pair]:
     """The samples of a split: in the order of its list if it has one, else by name. Any number of them will do.
 
@@ -28,12 +49,7 @@ def find_pairs(definition: Dataset, split: Split, root: Path | None) -> list[Pai
         KdsegError: no root given; root, folder or list missing or unreadable; nothing there; an image without its
             label or a label without its image (where there is a list, files that it does not name do not count).
     """
-    if root is None:
-        raise KdsegError(f"dataset {definition.name}: needs its files; pass --data-root DIR")
-    if not root.is_dir():
-        raise KdsegError(
-            f"data root {root}: no such folder; pass the folder that holds {definition.name} as --data-root"
-        )
+    root = find_root(definition, root)
     where = f"data root {root}"
     hint = f"; {definition.obtain}" if definition.obtain else ""
     layout = definition.splits[split]
@@ -48,7 +64,7 @@ def find_pairs(definition: Dataset, split: Split, root: Path | None) -> list[Pai
         have_label = _names_below(labels, definition.label_suffix)
     except OSError as error:
         raise KdsegError(f"{where}: {error.filename} cannot be read: {error.strerror}") from None
-    names = _listed(root, layout.names, hint) if layout.names else sorted(have_image | have_label)
+    names = read_names(root, layout.names, hint) if layout.names else sorted(have_image | have_label)
     if not names:
         said = (
             f"{layout.names} names no sample" if layout.names else f"no *{definition.image_suffix} in {layout.images}"
@@ -69,8 +85,12 @@ def find_pairs(definition: Dataset, split: Split, root: Path | None) -> list[Pai
     ]
 
 
-def _listed(root: Path, file: str, hint: str) -> list[str]:
-    """The names in a list file, each once."""
+def read_names(root: Path, file: str, hint: str = "") -> list[str]:
+    """The names in a list file below a root, each once.
+
+    Raises:
+        KdsegError: it is missing, cannot be read, or names something twice.
+    """
     try:
         names = [line.strip() for line in (root / file).read_text(encoding="utf-8").splitlines() if line.strip()]
     except FileNotFoundError:

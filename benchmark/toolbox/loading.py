@@ -29,10 +29,12 @@ class LoadSample(BaseTransform):
         dataset: its name, for errors.
         classes: how many it has.
         reduce_zero_label: on disk 0 is unlabelled and the classes are 1 to `classes`.
+        label_ids: the numbers of other label files of the set, which may have been taken for these.
     """
 
-    def __init__(self, dataset: str, classes: int, reduce_zero_label: bool) -> None:
+    def __init__(self, dataset: str, classes: int, reduce_zero_label: bool, label_ids: tuple[int, ...] = ()) -> None:
         self.dataset, self.classes, self.reduce_zero_label = dataset, classes, reduce_zero_label
+        self.label_ids = label_ids
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
         """Load `img_path` and `seg_map_path`.
@@ -57,8 +59,10 @@ class LoadSample(BaseTransform):
         strays = np.unique(labels[(labels > last) & (labels != VOID)]).tolist()
         if strays:
             values = ", ".join(map(str, strays[:5])) + (", …" if len(strays) > 5 else "")
+            other = set(strays) <= set(range(max(self.label_ids, default=0) + 1)) and not (labels == VOID).any()
             raise KdsegError(
                 f"label {path}: holds {values}; the labels of {self.dataset} are 0 to {last}, and {VOID} for void"
+                + (f"; these look like labelIds: remove them, then `kdseg data prepare {self.dataset}`" * other)
             )
         if self.reduce_zero_label:
             labels = np.where((labels == 0) | (labels == VOID), VOID, labels - 1).astype(np.uint8)

@@ -25,7 +25,8 @@ def build_optimizer(model: nn.Module, recipe: OptimRecipe, precision: Literal["f
         paramwise["norm_decay_mult"] = 0.0
     if recipe.head_lr_factor != 1:
         # as in mmseg's configs, where the key also keeps the decay of the heads' norms; no method's module is meant
-        paramwise["custom_keys"] = {key: {"lr_mult": recipe.head_lr_factor} for key in ("decode_head", "auxiliary_head")}
+        heads = ("decode_head", "auxiliary_head")
+        paramwise["custom_keys"] = dict.fromkeys(heads, {"lr_mult": recipe.head_lr_factor})
     if paramwise:
         config["paramwise_cfg"] = paramwise
     return build_optim_wrapper(model, config)

@@ -265,7 +265,7 @@ def test_data(camvid, tmp_path):
     assert less.state == State.BROKEN and "val 100 of 101" in less.detail and "images/train/*.jpg" in less.detail
     (camvid / "splits/train.txt").unlink()
     assert "train 0 of 367" in checks.data(definition, camvid).detail
-    assert "createTrainIdLabelImgs" in checks.data(definitions.dataset("cityscapes"), tmp_path).detail
+    assert "kdseg data prepare cityscapes" in checks.data(definitions.dataset("cityscapes"), tmp_path).detail
 
 
 def test_nested_folders_are_counted(tmp_path):

@@ -12,6 +12,7 @@ from PIL import Image
 
 from benchmark import definitions
 from benchmark.errors import KdsegError
+from benchmark.toolbox import layouts
 from benchmark.toolbox.data import train_batches, train_dataset, val_batches, val_dataset
 from benchmark.toolbox.layouts import find_pairs
 from benchmark.toolbox.loading import LoadSample
@@ -138,9 +139,7 @@ def _list(path, content):
 
 _VOC_LIST = "ImageSets/Segmentation/val.txt"
 _SBD = f"; {definitions.dataset('voc').obtain}"
-_IDS = (
-    "; the download holds labelIds only; labelTrainIds are made from them by cityscapesScripts' createTrainIdLabelImgs"
-)
+_IDS = f"; {definitions.dataset('cityscapes').obtain}"
 MISSING = {
     "camvid image": (
         "camvid", _remove("images/val/0001TP_000001.jpg"),
@@ -229,3 +228,22 @@ def test_with_a_list_other_files_do_not_count(tmp_path):
     root = tree("voc", tmp_path)
     (root / "SegmentationClassAug/2011_009999.png").unlink()
     assert val_dataset(definitions.dataset("voc"), root).names() == NAMES["voc"]
+
+
+@pytest.mark.parametrize(
+    ("name", "inner"), [("voc", "VOC2012"), ("voc", "VOCdevkit/VOC2012"), ("ade20k", "ADEChallengeData2016")]
+)
+def test_the_root_may_be_a_folder_above_that_the_download_made(name, inner, tmp_path):
+    tree(name, tmp_path / inner)
+    assert val_dataset(definitions.dataset(name), tmp_path).names() == NAMES[name]
+
+
+def test_a_root_without_permission_is_one_line(tmp_path, monkeypatch):
+    root = tree("camvid", tmp_path)
+
+    def refuse(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(layouts.os, "listdir", refuse)
+    with pytest.raises(KdsegError, match=f"^data root {root}: cannot be read: Permission denied$"):
+        val_dataset(definitions.dataset("camvid"), root)
