@@ -46,7 +46,7 @@ class Distiller(nn.Module):
         ):
             ours = {name: taps[name].float() for name in self.method.taps if name in taps}
             theirs = {name: teacher[name] for name in self.method.taps if name in teacher}
-            losses |= self.method.losses(ours, theirs, batch.target, iteration)
+            losses |= self.method.terms(ours, theirs, batch.target, iteration)
         return losses
 
     def method_state(self) -> dict[str, Any]:

@@ -119,12 +119,45 @@ class Method(nn.Module):
         return type(self).__module__.rpartition(".")[2]
 
     def attach(self, student: Shapes, teacher: Shapes) -> None:
-        """Build the parts and register their modules."""
+        """Build the parts and register their modules.
+
+        Raises:
+            KdsegError: the networks tell different numbers of classes apart, or a part has a name that is taken.
+        """
+        classes = [shapes["logits"].channels for shapes in (student, teacher) if "logits" in shapes]
+        if len(set(classes)) > 1:
+            raise KdsegError(
+                f"method {self.name}: the student tells {classes[0]} classes apart, the teacher {classes[1]}; "
+                "a pair must be of one dataset"
+            )
+        self.channels = {
+            who: {tap: shape.channels for tap, shape in shapes.items()}
+            for who, shapes in (("student", student), ("teacher", teacher))
+        }
         self.parts = self.build(student, teacher)
         for name, part in self.parts.items():
             if hasattr(self, name):
                 raise KdsegError(f"method {self.name}: its part {name!r} needs another name, that one is taken")
             self.add_module(name, part.module)
+
+    def terms(self, student: Taps, teacher: Taps, target: Tensor, step: int) -> dict[str, Tensor]:
+        """What `losses` answers, once the shapes are what `attach` was told: torch would broadcast many that are not.
+
+        Raises:
+            KdsegError: a tap with other channels or another number of images than the labels, or labels that are no
+                (N, H, W).
+        """
+        if target.dim() != 3:
+            raise KdsegError(f"method {self.name}: labels are {tuple(target.shape)}, not (N, H, W)")
+        for who, taps in (("student", student), ("teacher", teacher)):
+            for tap, x in taps.items():
+                expected = (len(target), self.channels[who].get(tap))
+                if x.dim() != 4 or x.shape[:2] != expected:
+                    raise KdsegError(
+                        f"method {self.name}: {who}'s {tap} is {tuple(x.shape)}, not (N, C, H, W) with N = "
+                        f"{expected[0]} as the labels and C = {expected[1]} as in benchmark/networks.json"
+                    )
+        return self.losses(student, teacher, target, step)
 
     def hyper(self) -> dict[str, Any]:
         """All hyper-parameters with their values."""

@@ -154,7 +154,7 @@ def losses(method: Method, given: Batch, step: int = 0) -> dict[str, Tensor]:
     tensors = [*given.student.values(), *given.teacher.values(), given.target]
     before = [x._version for x in tensors]
     torch.manual_seed(1000 + step)
-    terms = method.losses(given.student, given.teacher, given.target, step)
+    terms = method.terms(given.student, given.teacher, given.target, step)
     assert [x._version for x in tensors] == before, "a method must not write into its inputs"
     for term, value in terms.items():
         assert value.shape == () and value.dtype == torch.float32, f"{term}: {value.shape}, {value.dtype}"
@@ -350,6 +350,39 @@ def test_parts_are_the_only_place_for_trained_and_stored_tensors(name: str, hype
 
 BRIEF = {"maskd": {"stage1_iterations": 3}}
 """Settings that shorten what would take minutes here."""
+
+
+def _fewer_images(taps: dict[str, Tensor]) -> None:
+    taps.update({tap: x[:1] for tap, x in taps.items()})
+
+
+def _fewer_channels(taps: dict[str, Tensor]) -> None:
+    taps.update({tap: x[:, :-1] for tap, x in taps.items()})
+
+
+@each_method
+@pytest.mark.parametrize("who", ["student", "teacher"])
+@pytest.mark.parametrize("spoil", [_fewer_images, _fewer_channels])
+def test_wrong_shapes_are_named_and_never_broadcast(name: str, who: str, spoil: Callable[[dict], None]) -> None:
+    pair = PAIRS["transformer_to_cnn"]
+    method = built(name, BRIEF.get(name, {}), pair, prepare=False)
+    given = batch(method, pair)
+    taps = getattr(given, who)
+    spoil(taps)
+    if taps:
+        with pytest.raises(KdsegError, match=rf"method {name}: {who}'s \w+ is \(.*\), not \(N, C, H, W\)"):
+            method.terms(given.student, given.teacher, given.target, 0)
+    given = batch(method, pair)
+    with pytest.raises(KdsegError, match=f"method {name}: labels are .*, not"):
+        method.terms(given.student, given.teacher, given.target[None], 0)
+
+
+@each_method
+def test_another_number_of_classes_than_the_teachers_is_refused(name: str) -> None:
+    method = make_method(name, {})
+    if method.needs_teacher:
+        with pytest.raises(KdsegError, match=f"method {name}: the student tells 5 classes apart, the teacher 7"):
+            method.attach(CNN.shapes(CLASSES), TRANSFORMER.shapes(7))
 
 
 # Pairs of the papers -----------------------------------------------------------------------------------------------
