@@ -23,10 +23,10 @@ demo: setup
 	@$(BIN)/kdseg figures --fig 6 --work-dir work_dirs/demo
 
 test: setup lint
-	$(BIN)/pytest -n 2 -m "not slow"
+	$(BIN)/pytest -n 2 --dist loadgroup -m "not slow"
 
 test-slow: setup
-	$(BIN)/pytest -n 2 -m slow
+	$(BIN)/pytest -n 2 --dist loadgroup -m slow
 
 lint: setup
 	$(BIN)/ruff check .
