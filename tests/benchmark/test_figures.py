@@ -137,6 +137,6 @@ def test_nothing_to_plot_is_one_line_that_says_what_is_needed(made, tmp_path) ->
 
 def test_the_published_gain_is_data() -> None:
     claim = publication("heteroakd").claim("figure6_minimum_gain")
-    assert (claim.value, claim.unit, claim.established) == (0.48, "points", "paper")
+    assert (claim.value, claim.unit, claim.kind) == (0.48, "points", "reported")
     with pytest.raises(KdsegError, match="unknown claim"):
         publication("heteroakd").claim("figure7")

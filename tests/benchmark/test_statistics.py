@@ -4,10 +4,19 @@ from itertools import product
 import numpy as np
 import pytest
 import scipy.stats
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmark.statistics import mean_std, sign_flip_p, summary, t_interval
+from benchmark.statistics import (
+    holm,
+    mean_std,
+    pooled,
+    sampled_sign_flip_p,
+    sign_flip_p,
+    stratified_interval,
+    summary,
+    t_interval,
+)
 
 numbers = st.lists(st.floats(-100, 100), min_size=1, max_size=8)
 
@@ -88,3 +97,65 @@ def test_a_shift_moves_the_mean_and_no_spread(values, shift) -> None:
     here, there = summary(values), summary([value + shift for value in values])
     assert there.mean == pytest.approx(here.mean + shift, abs=1e-9)
     assert there.std == pytest.approx(here.std, abs=1e-9, nan_ok=True)
+
+
+strata = st.lists(
+    st.lists(st.lists(st.floats(-100, 100), min_size=1, max_size=3), min_size=1, max_size=4), min_size=1, max_size=4
+)
+
+
+def test_pooled_flips_jointly_what_shares_a_student_run() -> None:
+    # Two teachers of one student, three seeds: three units, so p is never below 0.25, though there are six Δ.
+    found = pooled([[[1.0, 2.0], [1.5, 0.5], [2.0, 2.0]]])
+    assert (found.n, found.units, found.wins, found.exact) == (6, 3, 6, True)
+    assert found.mean == pytest.approx(1.5)
+    assert found.p == 0.25
+    # The same six Δ from students of their own: 2^(1−6).
+    assert pooled([[[1.0], [1.5], [2.0]], [[2.0], [0.5], [2.0]]]).p == 2**-5
+
+
+def test_stratified_bootstrap_against_all_resamples() -> None:
+    # One stratum of two units: the mean of a resample is 0, 1/2 or 1 with chances 1/4, 1/2, 1/4.
+    assert stratified_interval([[[0.0], [1.0]]]) == (0.0, 1.0)
+    # Strata are never mixed: each of these has no variance within.
+    assert stratified_interval([[[1.0], [1.0]], [[3.0], [3.0]]]) == (2.0, 2.0)
+    assert all(math.isnan(end) for end in stratified_interval([[[1.0]], [[3.0]]]))
+
+
+def test_stratified_bootstrap_agrees_with_scipy() -> None:
+    random = np.random.default_rng(1)
+    values = random.normal(1.0, 2.0, size=40)
+    ours = stratified_interval([[[value] for value in values]])
+    theirs = scipy.stats.bootstrap((values,), np.mean, method="percentile", rng=2).confidence_interval
+    assert ours == pytest.approx((theirs.low, theirs.high), abs=0.05)
+
+
+@settings(max_examples=20)
+@given(strata)
+def test_pooled_is_deterministic_and_within_its_values(values) -> None:
+    found = pooled(values)
+    flat = [value for stratum in values for unit in stratum for value in unit]
+    assert pooled(values) == found or math.isnan(found.low)
+    assert found.mean == pytest.approx(np.mean(flat), abs=1e-9)
+    assert 2.0 ** (1 - found.units) <= found.p <= 1
+    if not math.isnan(found.low):
+        assert min(flat) - 1e-9 <= found.low <= found.high <= max(flat) + 1e-9
+
+
+def test_sampled_sign_flips_approach_the_exact_ones() -> None:
+    values = [0.3, -0.1, 0.4, 0.8, 0.2, -0.5, 0.9, 0.1]
+    assert sampled_sign_flip_p(values) == pytest.approx(sign_flip_p(values), abs=0.01)
+    assert sampled_sign_flip_p(values) == sampled_sign_flip_p(values)
+    assert pooled([[[1.0]] * 25]).p == pytest.approx(1 / 100_001)
+
+
+def test_holm_by_hand() -> None:
+    # sorted: 0.01·4, 0.02·3, 0.03·2 (raised to the one before), 0.6·1
+    assert holm([0.03, 0.01, 0.6, 0.02]) == pytest.approx([0.06, 0.04, 0.6, 0.06])
+    assert holm([]) == []
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=8))
+def test_holm_lies_between_no_correction_and_bonferroni(values) -> None:
+    for raw, adjusted in zip(values, holm(values), strict=True):
+        assert raw <= adjusted <= min(1.0, raw * len(values)) + 1e-12
