@@ -47,88 +47,6 @@ PATH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"
 FOREIGN = re.compile(r"(SLURM|SLURMD|SBATCH|SRUN|SALLOC|SACCT|SQUEUE|SINFO)_")
 """Variables of an enclosing job or of a user's defaults, which must not reach this cluster."""
 
-SLURM_CONF = """\
-ClusterName=kdseg
-SlurmctldHost=localhost(127.0.0.1)
-SlurmctldPort={ports[slurmctld]}
-SlurmUser={user}
-SlurmdUser={user}
-# Loopback only.
-CommunicationParameters=NoCtldInAddrAny,NoInAddrAny
-AuthType=auth/munge
-# cred_expire is also how long a requeued job waits before it may start again: 120 s if left alone, 5 at the least.
-AuthInfo=socket={folder}/run/munge.socket,cred_expire=5
-
-StateSaveLocation={folder}/state
-SlurmdSpoolDir={folder}/spool/%n
-SlurmctldPidFile={folder}/run/slurmctld.pid
-SlurmdPidFile={folder}/run/slurmd-%n.pid
-SlurmctldLogFile={folder}/log/slurmctld.log
-SlurmdLogFile={folder}/log/slurmd-%n.log
-
-# cgroups need privileges that a test has seldom.
-ProctrackType=proctrack/linuxproc
-TaskPlugin=task/none
-JobAcctGatherType=jobacct_gather/none
-MpiDefault=none
-SwitchType=switch/none
-SlurmdParameters=config_overrides
-SelectType=select/cons_tres
-SelectTypeParameters=CR_Core_Memory
-DefMemPerCPU=100
-GresTypes=gpu
-
-ReturnToService=2
-InactiveLimit=0
-KillWait=5
-WaitTime=0
-JobRequeue=1
-MailProg=/bin/true
-SchedulerType=sched/backfill
-SchedulerParameters=sched_interval=2,sched_min_interval=0,batch_sched_delay=0,bf_interval=2,preempt_youngest_first
-PriorityType=priority/basic
-PreemptType=preempt/partition_prio
-PreemptMode=REQUEUE
-# With a grace time a job is told by the signal that it asked for; without one this changes nothing.
-SlurmctldParameters=preempt_send_user_signal
-
-{accounting}
-{settings}
-
-{nodes}
-# Jobs of main throw those of scavenge (at once) and of gentle (after a grace time) back into the queue.
-PartitionName=main     Nodes=ALL Default=YES MaxTime=INFINITE State=UP PriorityTier=10 PreemptMode=OFF
-PartitionName=scavenge Nodes=ALL Default=NO  MaxTime=INFINITE State=UP PriorityTier=1  PreemptMode=REQUEUE GraceTime=0
-PartitionName=gentle   Nodes=ALL Default=NO  MaxTime=INFINITE State=UP PriorityTier=1  PreemptMode=REQUEUE GraceTime=60
-"""
-
-ACCOUNTING = """\
-AccountingStorageType=accounting_storage/slurmdbd
-AccountingStorageHost=127.0.0.1
-AccountingStoragePort={ports[slurmdbd]}
-# Called a password; with munge it is the socket towards slurmdbd, for which AuthInfo is not consulted.
-AccountingStoragePass={folder}/run/munge.socket
-AccountingStorageEnforce=associations,qos
-AccountingStorageTRES=gres/gpu
-"""
-
-SLURMDBD_CONF = """\
-AuthType=auth/munge
-AuthInfo=socket={folder}/run/munge.socket
-DbdHost=localhost
-DbdAddr=127.0.0.1
-DbdPort={ports[slurmdbd]}
-CommunicationParameters=NoInAddrAny
-SlurmUser={user}
-LogFile={folder}/log/slurmdbd.log
-PidFile={folder}/run/slurmdbd.pid
-StorageType=accounting_storage/mysql
-# "localhost" is the socket that MYSQL_UNIX_PORT names; whoever owns it may log in.
-StorageHost=localhost
-StorageUser={user}
-StorageLoc=slurm_acct
-"""
-
 
 class ClusterError(Exception):
     """The cluster did not come up, or a command on it failed."""
@@ -270,20 +188,17 @@ class Cluster:
             f"RealMemory={MEMORY_MB} Gres=gpu:{GPUS} State=UNKNOWN"
             for node in NODES
         ]
-        accounting = ACCOUNTING if self.accounting else "AccountingStorageType=accounting_storage/none"
-        settings = "\n".join(f"{key}={value}" for key, value in self.settings.items())
         slurmdbd = self.folder / "etc/slurmdbd.conf"
         slurmdbd.touch(mode=0o600)
-        slurmdbd.write_text(SLURMDBD_CONF.format(**values))
+        slurmdbd.write_text(_conf("slurmdbd.conf", **values))
         devices = f"{self.folder}/gpu/gpu[0-{GPUS - 1}]"
         gres = [f"NodeName={node} Name=gpu File={devices}" for node in NODES]
         (self.folder / "etc/gres.conf").write_text("\n".join(["AutoDetect=off", *gres, ""]))
         (self.folder / "etc/cgroup.conf").write_text("ConstrainCores=no\nConstrainDevices=no\n")
-        self.conf.write_text(
-            SLURM_CONF.format(
-                **values, accounting=accounting.format(**values), settings=settings, nodes="\n".join(nodes)
-            )
-        )
+        no_accounting = "AccountingStorageType=accounting_storage/none"
+        values["accounting"] = _conf("accounting.conf", **values) if self.accounting else no_accounting
+        values["settings"] = "\n".join(f"{key}={value}" for key, value in self.settings.items())
+        self.conf.write_text(_conf("slurm.conf", nodes="\n".join(nodes), **values))
 
     # Daemons ---------------------------------------------------------------------------------------------------
 
@@ -364,6 +279,11 @@ class Cluster:
         if pid is not None:
             os.kill(pid, number)
             self.wait(lambda: self.pid(daemon) is None, f"the end of {daemon}", seconds)
+
+
+def _conf(name: str, **values: object) -> str:
+    """A configuration file of `tests/slurm/conf`, filled in."""
+    return (Path(__file__).parent / "conf" / name).read_text().format(**values)
 
 
 def free_ports(count: int) -> list[int]:
