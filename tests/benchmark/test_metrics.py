@@ -25,6 +25,8 @@ def test_areas_equal_those_of_mmseg(pair):
     prediction, label = pair
     expected = torch.stack(IoUMetric.intersect_and_union(prediction, label, 5, 255)).long()
     assert torch.equal(count_areas(prediction, label, 5), expected)
+    both = count_areas(torch.stack([prediction, prediction.flip(0)]), torch.stack([label, label]), 5)
+    assert torch.equal(both[0], expected) and torch.equal(both[1], count_areas(prediction.flip(0), label, 5))
 
 
 @given(masks(4))
