@@ -4,7 +4,7 @@ BIN := .venv/bin
 # One thread per process: parallelism comes from processes, and CPU results depend on the number of threads.
 export OMP_NUM_THREADS := 1
 
-.PHONY: setup demo test test-slow lint bench
+.PHONY: setup demo results test test-slow lint bench
 
 setup: .venv/ready
 
@@ -21,6 +21,11 @@ demo: setup
 	@$(BIN)/kdseg sweep slurm/sweeps/demo.yaml --jobs 2 --work-dir work_dirs/demo
 	@$(BIN)/kdseg tables --work-dir work_dirs/demo
 	@$(BIN)/kdseg figures --fig 6 --work-dir work_dirs/demo
+
+# Everything below results/ that follows from the records there.
+results: setup
+	$(BIN)/kdseg tables --work-dir results/records --out results/tables --format md,csv
+	$(BIN)/kdseg figures --work-dir results/records --out results/figures
 
 test: setup lint
 	$(BIN)/pytest -n 2 --dist loadgroup -m "not slow"

@@ -32,6 +32,7 @@ class Entry:
         key: the `cell_key` of its rows.
         role: `teacher`, `student` (alone) or `method`.
         seeds: those expected; `mious` and `deltas` are in their order, None where there is a hole.
+        ids: of its runs, in the order of `seeds`; None where there is none.
         note: where a recipe's weights come from, if not from its authors' setting.
         holes, delta_holes: why, one text a hole; an entry that is skipped as a whole has one hole and no seeds.
         commits: of the code, with `+` if it had uncommitted changes.
@@ -45,6 +46,7 @@ class Entry:
     note: str | None
     version: int | None
     seeds: tuple[int, ...]
+    ids: tuple[str | None, ...]
     mious: tuple[float | None, ...]
     deltas: tuple[float | None, ...]
     holes: tuple[str, ...]
@@ -83,6 +85,12 @@ class PairEntries:
     entries: tuple[Entry, ...]
 
     @property
+    def student_entry(self) -> Entry | None:
+        """The student alone; of two versions the newer."""
+        alone = [entry for entry in self.entries if entry.role == "student"]
+        return max(alone, key=lambda entry: entry.version or 0, default=None)
+
+    @property
     def title(self) -> str:
         """`teacher → student`, or the student's name where nothing teaches it."""
         return f"{self.teacher} → {self.student}" if self.teacher else f"{self.student}, no teacher"
@@ -100,7 +108,11 @@ def pairs(runs: pd.DataFrame, planned: bool) -> list[PairEntries]:
     teachers = {teacher for _, _, teacher in taught}
     alone = {row["setting_key"] for row in rows if row["id"] not in teachers} - used
     keys = taught | {(setting, None, None) for setting in alone}
-    found = [_pair(rows, *key, planned) for key in keys]
+    settings: dict[str, Rows] = {}
+    for row in rows:
+        settings.setdefault(row["setting_key"], []).append(row)
+    by_id = {row["id"]: row for row in rows}
+    found = [_pair(settings[key[0]], by_id, *key, planned) for key in keys]
     return sorted(found, key=_pair_order)
 
 
@@ -119,13 +131,18 @@ def natural(text: str) -> tuple[Any, ...]:
     return tuple(float(part) if place % 2 else part for place, part in enumerate(parts))
 
 
-def _pair(rows: Rows, setting: str, teacher_model: str | None, teacher_id: str | None, planned: bool) -> PairEntries:
+def _pair(
+    rows: Rows,
+    by_id: dict[str, dict[str, Any]],
+    setting: str,
+    teacher_model: str | None,
+    teacher_id: str | None,
+    planned: bool,
+) -> PairEntries:
+    """The pair of a teacher and a student's setting, from the rows of that setting."""
     source = (teacher_model, teacher_id)
     members = [
-        row
-        for row in rows
-        if row["setting_key"] == setting
-        and (row["teacher_model"] is None or (row["teacher_model"], row["teacher_id"]) == source)
+        row for row in rows if row["teacher_model"] is None or (row["teacher_model"], row["teacher_id"]) == source
     ]
     seeds = tuple(sorted({row["seed"] for row in members if row["outcome"] != SKIPPED}))
     cells: dict[str, Rows] = {}
@@ -134,7 +151,7 @@ def _pair(rows: Rows, setting: str, teacher_model: str | None, teacher_id: str |
     entries = [_entry(cell, seeds if not planned else ()) for cell in cells.values()]
     taught = next((row for row in members if row["teacher_model"]), None)
     if taught:
-        entries.insert(0, _teacher(taught, rows))
+        entries.insert(0, _teacher(taught, by_id.get(teacher_id)))
     return PairEntries(
         teacher=taught and taught["teacher"], student=members[0]["student"],
         heterogeneous=taught and bool(taught["heterogeneous"]), teacher_id=teacher_id, facts=members[0], seeds=seeds,
@@ -164,6 +181,7 @@ def _entry(cell: Rows, expected: Iterable[int]) -> Entry:
         note=first["note"],
         version=None if first["outcome"] == SKIPPED else first["method_version"],
         seeds=seeds,
+        ids=tuple(row and row["id"] for row in found),
         mious=mious,
         deltas=deltas,
         holes=holes if by_seed else (first["reason"],),
@@ -175,16 +193,19 @@ def _entry(cell: Rows, expected: Iterable[int]) -> Entry:
     )
 
 
-def _teacher(taught: dict[str, Any], rows: Rows) -> Entry:
-    """The row of the teacher that `taught` learned from: its own run, as it stands."""
-    own = [row for row in rows if row["id"] == taught["teacher_id"]]
-    label = f"Teacher (seed {own[0]['seed']})" if own else "Teacher"
+def _teacher(taught: dict[str, Any], own: dict[str, Any] | None) -> Entry:
+    """The row of the teacher that `taught` learned from: its own run, or what the gate found of a checkpoint."""
+    label = f"Teacher (seed {own['seed']})" if own else "Teacher"
     if own:
-        made = _entry(own, ())
+        made = _entry([own], ())
     else:
         imported = taught["teacher_kind"] == "checkpoint"
         why = "a checkpoint, not evaluated here" if imported else "its run is not among the records"
         made = _entry([taught | {"outcome": SKIPPED, "reason": f"teacher {taught['teacher_id']}: {why}"}], ())
+        found = taught["teacher_miou"]
+        if found == found and found is not None:
+            made = replace(made, seeds=(0,), ids=(None,), mious=(found,), holes=())
+            label = "Teacher (checkpoint)"
     return replace(
         made, role="teacher", label=label, method="", variant="", note=None, deltas=(), delta_holes=(),
         extra_parameters=None,

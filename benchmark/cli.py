@@ -97,8 +97,14 @@ def parser() -> argparse.ArgumentParser:
     status.add_argument("--format", choices=("table", "json"), default="table")
     _store(status)
 
-    tables = command("tables", "mIoU tables from records", "kdseg tables --work-dir work_dirs/demo --format md")
-    tables.add_argument("--format", default="md,csv,terminal", help="of md, csv, terminal (default: all)")
+    tables = command(
+        "tables", "tables from records, with verdicts on what was published",
+        "kdseg tables main ablation --work-dir work_dirs/demo --format md,tex",
+    )  # fmt: skip
+    tables.add_argument("name", nargs="*", help="kinds or names of tables (default: all that there are)")
+    tables.add_argument(
+        "--format", default="md,csv,terminal", help="of md, tex, csv, html, terminal (default: md,csv,terminal)"
+    )
     tables.add_argument("--out", type=Path, help="where to write (default: tables/ in the work directory)")
     _store(tables)
 

@@ -27,19 +27,21 @@ INPUTS = (
     "heterogeneous", "method", "method_version", "variant", "note", "hyper", "seed", "precision", "overrides",
     "off_protocol", "harness", "setting_key", "cell_key", "delta_key",
 )  # fmt: skip
-SCORES = ("miou_last", "miou_best", "best_iteration", "macc", "aacc", "iterations", "diverged_at")
+SCORES = ("miou_last", "miou_best", "best_iteration", "macc", "aacc", "iterations", "diverged_at", "curve", "iou")
 COSTS = (
     "step_s", "teacher_s", "data_s", "iteration_s", "wall_s", "memory_mb", "parameters", "extra_parameters", "cohort",
+    "devices",
 )  # fmt: skip
 ORIGIN = ("commit", "dirty", "device", "processor")
-COLUMNS = (*INPUTS, *SCORES, *COSTS, *ORIGIN, "images")
+COLUMNS = (*INPUTS, *SCORES, *COSTS, *ORIGIN, "images", "teacher_miou")
 _DTYPES = {
     "Int64": (
         "method_version", "seed", "harness", "best_iteration", "iterations", "diverged_at", "parameters",
-        "extra_parameters", "cohort",
+        "extra_parameters", "cohort", "devices",
     ),
     "float64": (
         "miou_last", "miou_best", "macc", "aacc", "step_s", "teacher_s", "data_s", "iteration_s", "wall_s", "memory_mb",
+        "teacher_miou",
     ),
     "boolean": ("heterogeneous", "dirty", "off_protocol"),
 }  # fmt: skip
@@ -49,8 +51,10 @@ def records_frame(records: Sequence[Record]) -> pd.DataFrame:
     """One row per finished run, in the order of run ids, with the columns `COLUMNS`.
 
     mIoU, mAcc and aAcc in percent (NaN for a diverged run, whose `reason` says so); `*_s` in seconds, `iteration_s`
-    what one iteration costs as a single run; `memory_mb` in MB. `hyper` and `overrides` hold dicts. `setting_key` is
-    equal for all that is measured against the same student: `delta_key` without the seed.
+    what one iteration costs as a single run; `memory_mb` in MB. `hyper`, `overrides` and `iou` (class -> percent, None
+    for an empty union) hold dicts, `curve` the (iteration, mIoU) of every validation. `teacher_miou` is what the gate
+    found of the teacher. `setting_key` is equal for all that is measured against the same student: `delta_key` without
+    the seed.
 
     Raises:
         KdsegError: a run that is there twice, a model that is unknown, a finished run without a result.
@@ -94,7 +98,7 @@ def with_missing(
         for run in manifest.runs:
             if run.id not in known:
                 why = " ".join(reason(run.id).split()) if reason else ""
-                rows[run.id] = run_columns(run) | {"outcome": MISSING, "reason": why or "not run"}
+                rows[run.id] = run_columns(run) | {"id": run.id, "outcome": MISSING, "reason": why or "not run"}
         for skip in manifest.skips if manifest.runs else ():
             row = _skip_columns(skip, manifest)
             rows[row["id"]] = row
@@ -109,11 +113,10 @@ def with_delta(frame: pd.DataFrame) -> pd.DataFrame:
     import pandas as pd
 
     rows = frame.to_dict("records")
-    own = [row for row in rows if row["method"] == STUDENT and row["outcome"] != SKIPPED]
-    students = {row["delta_key"]: row for row in sorted(own, key=lambda row: row["method_version"])}
-    reasons = [_delta_reason(row, students) for row in rows]
+    alone = students(rows)
+    reasons = [_delta_reason(row, alone) for row in rows]
     deltas = [
-        float("nan") if reason else row["miou_last"] - students[row["delta_key"]]["miou_last"]
+        float("nan") if reason else row["miou_last"] - alone[row["delta_key"]]["miou_last"]
         for row, reason in zip(rows, reasons, strict=True)
     ]
     return frame.assign(
@@ -122,13 +125,18 @@ def with_delta(frame: pd.DataFrame) -> pd.DataFrame:
     )
 
 
+def students(rows: Iterable[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """The rows of the students alone by `delta_key`; of two versions, the newer."""
+    own = [row for row in rows if row["method"] == STUDENT and row["outcome"] != SKIPPED]
+    return {row["delta_key"]: row for row in sorted(own, key=lambda row: row["method_version"])}
+
+
 def run_columns(run: Run) -> dict[str, Any]:
-    """The columns that are known of a run before it has run (`INPUTS` but `outcome` and `reason`)."""
+    """The columns that are known of a run before it has run (`INPUTS` but `id`, `outcome` and `reason`)."""
     student = network(run.model)
     teacher = network(run.teacher.model) if run.teacher else None
-    setting = run.model_dump(mode="json", exclude={"teacher", "method", "seed"})
+    keys = run.keys
     return {
-        "id": run.id,
         "dataset": run.dataset,
         "dataset_hash": run.dataset_hash,
         "protocol": run.protocol,
@@ -153,9 +161,9 @@ def run_columns(run: Run) -> dict[str, Any]:
         "overrides": dict(run.overrides),
         "off_protocol": "data.batch" in run.overrides,
         "harness": run.harness,
-        "setting_key": content_hash(setting),
-        "cell_key": run.cell_key,
-        "delta_key": run.delta_key,
+        "setting_key": keys.setting,
+        "cell_key": keys.cell,
+        "delta_key": keys.delta,
     }
 
 
@@ -173,6 +181,7 @@ def _record_columns(record: Record) -> dict[str, Any]:
         **{name: getattr(cost, name) for name in COSTS if name != "iteration_s"},
         **{name: getattr(origin, name) for name in ORIGIN},
         "off_protocol": columns["off_protocol"] or _other_counts(record),
+        "teacher_miou": origin.teacher_check.miou if origin.teacher_check else None,
         "images": " ".join(f"{split}:{origin.list_hashes[split]}" for split in sorted(origin.list_hashes)),
     }
     if done:
@@ -180,6 +189,8 @@ def _record_columns(record: Record) -> dict[str, Any]:
             "miou_last": result.last.miou,
             "miou_best": result.best.miou,
             "best_iteration": result.best.iteration,
+            "curve": result.curve,
+            "iou": result.last.iou,
             "macc": result.last.macc,
             "aacc": result.last.aacc,
         }

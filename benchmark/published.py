@@ -77,7 +77,7 @@ class Row(Frozen):
 
     Attributes:
         method: our name of what made it: a method, a recipe `method@codebase`, `teacher` or `student`; empty: none.
-        variants: the names of the settings that it is compared with; empty: those of `method` that are no others'.
+        variants: the names of our settings of `method` that it is compared with.
         values: column -> mIoU in percent, or None for `unknown`; a column that is not named was not reported.
         kind, protocol, selection: where they differ from the table's.
         assumed: what has to be assumed to compare with it.
@@ -92,6 +92,12 @@ class Row(Frozen):
     selection: Selection | None = None
     note: str = ""
     assumed: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _method_has_variants(self) -> Self:
+        if bool(self.variants) == (self.method in ("", TEACHER, STUDENT)):
+            raise ValueError(f"row {self.name}: variants belong to a method of ours, and each such row names some")
+        return self
 
 
 class PublishedTable(Frozen):

@@ -1,4 +1,4 @@
-"""Tables written down: Markdown for papers and pull requests, CSV for programs, Rich for the terminal."""
+"""Tables written down: Markdown, CSV, LaTeX, HTML, and Rich for the terminal."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from benchmark import typeset
 from benchmark.errors import KdsegError, unknown
 from benchmark.files import make_folder, write_bytes
-from benchmark.tables import PER_SEED, Cell, Table
+from benchmark.tables.main import PER_SEED
+from benchmark.tables.model import Cell, Table
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions
@@ -26,14 +28,19 @@ SUPERSCRIPTS = str.maketrans(LETTERS, "ᵃᵇᶜᵈᵉᶠᵍʰⁱʲᵏˡᵐⁿ�
 
 def to_markdown(table: Table) -> str:
     """GitHub Markdown: a heading and a table per section, then footnotes and caption."""
-    marks = _marks(table)
+    marks = footnotes(table)
     lines = [f"## {_escape(table.title)}"]
     for section in table.sections:
         lines += ["", f"### {_escape(section.title)}", "", _escape(section.setting), ""]
-        lines += ["| " + " | ".join(table.columns) + " |", "|:--" + "|--:" * (len(table.columns) - 1) + "|"]
+        lines += ["| " + " | ".join(map(_escape, section.columns)) + " |"]
+        lines += ["|:--" + "|--:" * (len(section.columns) - 1) + "|"]
         lines += ["| " + " | ".join(_markdown_cell(cell, marks) for cell in row) + " |" for row in section.rows]
     lines += [""] * bool(marks) + [f"<sup>{mark}</sup> {_escape(note)}  " for note, mark in marks.items()]
-    return "\n".join([*lines, "", " ".join(_escape(sentence) for sentence in table.caption), ""])
+    lines += ["", " ".join(_escape(sentence) for sentence in table.caption), ""]
+    if table.missing:
+        first, *commands = table.missing
+        lines += [_escape(first), ""] + (["```sh", *commands, "```", ""] if commands else [])
+    return "\n".join(lines)
 
 
 def to_csv(table: Table) -> str:
@@ -62,19 +69,20 @@ class TerminalTable:
         """Heading and table per section, footnotes, caption."""
         from rich.text import Text
 
-        table, marks = self.table, _marks(self.table)
+        table, marks = self.table, footnotes(self.table)
         left_out = {PER_SEED} if options.max_width < NARROW else set()
         yield Text(table.title, style="bold underline")
         for section in table.sections:
             yield Text(f"\n{section.title}", style="bold")
             yield Text(section.setting, style="dim")
-            yield _terminal_section(table.columns, section.rows, marks, left_out)
+            yield _terminal_section(section.columns, section.rows, marks, left_out)
         for note, mark in marks.items():
             yield Text(f"{mark.translate(SUPERSCRIPTS)} {note}")
-        caption = [*table.caption, f"A terminal of {NARROW} columns shows the values per seed."][
-            : None if left_out else -1
-        ]
+        hidden = left_out and any(PER_SEED in section.columns for section in table.sections)
+        caption = [*table.caption, *[f"A terminal of {NARROW} columns shows the values per seed."] * bool(hidden)]
         yield Text(("\n" if marks else "") + " ".join(caption), style="dim")
+        if table.missing:
+            yield Text("\n" + "\n".join(table.missing))
 
 
 def to_terminal(table: Table) -> TerminalTable:
@@ -82,7 +90,17 @@ def to_terminal(table: Table) -> TerminalTable:
     return TerminalTable(table)
 
 
-RENDERERS = {"md": to_markdown, "csv": to_csv}
+def to_latex(table: Table) -> str:
+    """For a paper: `benchmark.typeset.to_latex`."""
+    return typeset.to_latex(table, footnotes(table))
+
+
+def to_html(table: Table) -> str:
+    """A page of its own: `benchmark.typeset.to_html`."""
+    return typeset.to_html(table, footnotes(table))
+
+
+RENDERERS = {"md": to_markdown, "csv": to_csv, "tex": to_latex, "html": to_html}
 
 
 def write_tables(tables: Sequence[Table], folder: Path, formats: Iterable[str] = tuple(RENDERERS)) -> list[Path]:
@@ -105,7 +123,7 @@ def write_tables(tables: Sequence[Table], folder: Path, formats: Iterable[str] =
     return [file for file, _ in files]
 
 
-def _marks(table: Table) -> dict[str, str]:
+def footnotes(table: Table) -> dict[str, str]:
     """Footnote -> its mark, in reading order: a, b, …, z, aa, ab, …"""
     notes = dict.fromkeys(
         note for section in table.sections for row in section.rows for cell in row for note in cell.notes

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import Field
 
@@ -42,6 +42,14 @@ class TeacherSource(Frozen):
     id: str
 
 
+class RunKeys(NamedTuple):
+    """Hashes that are equal for the seeds of one cell; for a run and its student alone; for all seeds of the latter."""
+
+    cell: str
+    delta: str
+    setting: str
+
+
 class Run(Frozen):
     """One training: everything that decides its numbers, and nothing else."""
 
@@ -64,14 +72,23 @@ class Run(Frozen):
         return content_hash(self.model_dump(mode="json", exclude={"method": SHOWN}))
 
     @property
+    def keys(self) -> RunKeys:
+        """What it has in common with other runs."""
+        data = self.model_dump(mode="json", exclude={"method": SHOWN})
+        of_cell = {name: value for name, value in data.items() if name != "seed"}
+        of_delta = {name: value for name, value in data.items() if name not in ("teacher", "method")}
+        of_setting = {name: value for name, value in of_delta.items() if name != "seed"}
+        return RunKeys(content_hash(of_cell), content_hash(of_delta), content_hash(of_setting))
+
+    @property
     def delta_key(self) -> str:
         """Equal for a run and the `student` run its Δ is taken against."""
-        return content_hash(self.model_dump(mode="json", exclude={"teacher", "method"}))
+        return self.keys.delta
 
     @property
     def cell_key(self) -> str:
         """Equal for the seeds of one table cell; they share their teacher."""
-        return content_hash(self.model_dump(mode="json", exclude={"seed": True, "method": SHOWN}))
+        return self.keys.cell
 
 
 class Execution(Frozen):

@@ -11,7 +11,7 @@ import numpy as np
 MAX_FLIPPED = 20
 """Most differences an exact sign-flip test is made for: 2^20 sums."""
 
-FLIPS = 100_000
+FLIPS = 10_000
 """Sign patterns drawn where there are too many for an exact test."""
 
 DRAWS = 10_000
@@ -137,9 +137,16 @@ def pooled(strata: Strata, seed: int = 0) -> Pooled:
     known = _checked(value for unit in units for value in unit)
     low, high = stratified_interval(strata, seed)
     sums = [math.fsum(unit) for unit in units]
-    exact = len(sums) <= MAX_FLIPPED
-    p = sign_flip_p(sums) if exact else sampled_sign_flip_p(sums, seed)
-    return Pooled(len(known), len(sums), float(known.mean()), low, high, p, exact, int((known > 0).sum()))
+    wins = int((known > 0).sum())
+    return Pooled(
+        len(known), len(sums), float(known.mean()), low, high, flip_p(sums, seed), len(sums) <= MAX_FLIPPED, wins
+    )
+
+
+def flip_p(differences: Sequence[float], seed: int = 0) -> float:
+    """Sign-flip p: exact for up to `MAX_FLIPPED` differences, else from `FLIPS` random patterns."""
+    exact = len(differences) <= MAX_FLIPPED
+    return sign_flip_p(differences) if exact else sampled_sign_flip_p(differences, seed)
 
 
 def sampled_sign_flip_p(differences: Iterable[float], seed: int = 0, flips: int = FLIPS) -> float:

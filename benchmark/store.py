@@ -30,9 +30,11 @@ import numpy as np
 from benchmark.errors import KdsegError
 from benchmark.files import file_sha256, make_folder, write_bytes, write_json
 from benchmark.frozen import Frozen, parse, read_json
+from benchmark.migrations import MIGRATIONS, migrated
 from benchmark.runs import Manifest, Run
 
-SCHEMA = 1
+SCHEMA = 2
+"""Of records; those of earlier ones are migrated when they are read (`benchmark.migrations`)."""
 STALE_S = 120
 """Seconds without a heartbeat after which a running run is taken for dead."""
 
@@ -96,6 +98,7 @@ class Cost(Frozen):
         wall_s: from the start of its job to its record, all attempts, shared by the cohort.
         memory_mb: the job's peak: resident set on CPU, allocated on CUDA.
         extra_parameters: trainable parameters that the method adds.
+        devices: GPUs or CPU processes that it was trained on at once.
     """
 
     step_s: float
@@ -106,6 +109,7 @@ class Cost(Frozen):
     parameters: int
     extra_parameters: int
     cohort: int
+    devices: int
 
     @property
     def iteration_s(self) -> float:
@@ -328,15 +332,32 @@ def manifests(work_dir: Path) -> dict[str, Manifest]:
 
 
 def read_record(file: Path) -> Record:
-    """Read and check one record."""
-    data = read_json(file)
-    version = data.get("schema_version") if isinstance(data, dict) else None
-    if version != SCHEMA:
-        raise KdsegError(f"{file}: has schema {version}, this version reads {SCHEMA}")
-    record = parse(Record, data, str(file))
+    """Read and check one record; one of an earlier schema is migrated.
+
+    Raises:
+        KdsegError: it is damaged, of a schema that this version cannot read, or was changed by hand.
+    """
+    try:
+        # Straight from the bytes, because there are many; whatever is wrong is found again below, and named.
+        record = Record.model_validate_json(file.read_bytes(), strict=True)
+    except (OSError, ValueError):
+        record = None
+    if record is None or record.schema_version != SCHEMA:
+        record = parse(Record, _of_this_schema(file), str(file))
     if record.id != record.inputs.id:
         raise KdsegError(f"{file}: its id {record.id} is not that of its inputs, {record.inputs.id}; it was changed")
     return record
+
+
+def _of_this_schema(file: Path) -> dict[str, Any]:
+    data = read_json(file)
+    version = data.get("schema_version") if isinstance(data, dict) else None
+    if version not in (*MIGRATIONS, SCHEMA):
+        raise KdsegError(f"{file}: has schema {version}, this version reads {min(MIGRATIONS)} to {SCHEMA}")
+    try:
+        return migrated(data, SCHEMA)
+    except (KeyError, TypeError) as error:
+        raise KdsegError(f"{file}: is no record of schema {version}: {error} is missing or wrong") from None
 
 
 def write_areas(file: Path, names: list[str], areas: np.ndarray) -> str:

@@ -363,6 +363,7 @@ class Cohort:
             parameters=trainable(member.student),
             extra_parameters=extra,
             cohort=len(self.members),
+            devices=torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1,
         )
 
 

@@ -7,7 +7,7 @@ import sys
 from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
@@ -15,6 +15,9 @@ from benchmark.commands.output import print_table, say_where
 from benchmark.errors import KdsegError, unknown
 from benchmark.runs import Run
 from benchmark.store import RunDirectory, State, Status, manifests, records
+
+if TYPE_CHECKING:
+    from benchmark.results import Results
 
 
 def status(arguments: Namespace) -> int:
@@ -42,24 +45,39 @@ def status(arguments: Namespace) -> int:
 
 
 def tables(arguments: Namespace) -> int:
-    """`kdseg tables`: mIoU tables from records."""
-    from benchmark.frame import records_frame
-    from benchmark.render import to_terminal, write_tables
-    from benchmark.tables import main_tables
+    """`kdseg tables`: tables from records."""
+    from benchmark.render import RENDERERS, to_terminal, write_tables
+    from benchmark.tables import make_tables
 
     formats = arguments.format.split(",")
     for name in formats:
-        if name not in ("md", "csv", "terminal"):
-            raise unknown("format", name, ("md", "csv", "terminal"), "--format")
-    work_dir = arguments.work_dir
-    made = main_tables(records_frame(_records(work_dir)), manifests(work_dir).values(), _reason(work_dir))
-    out = arguments.out or work_dir / "tables"
+        if name not in (*RENDERERS, "terminal"):
+            raise unknown("format", name, (*RENDERERS, "terminal"), "--format")
+    made = make_tables(results(arguments.work_dir), arguments.name)
+    out = arguments.out or arguments.work_dir / "tables"
     written = write_tables(made, out, [name for name in formats if name != "terminal"])
     if "terminal" in formats:
         for table in made:
             Console().print(to_terminal(table))
-    say_where({"tables": [str(path) for path in written], "records": [str(_record_folder(work_dir))]})
+    say_where({"tables": [str(path) for path in written], "records": [str(_record_folder(arguments.work_dir))]})
     return 0
+
+
+def results(work_dir: Path) -> Results:
+    """All that is known of the runs in a work directory, or in a folder of records.
+
+    Raises:
+        KdsegError: it holds no records.
+    """
+    from benchmark.results import Results
+
+    folder = _record_folder(work_dir)
+    return Results.of(
+        _records(work_dir),
+        manifests(work_dir).values(),
+        _reason(work_dir),
+        lambda run_id: folder / run_id / "areas.npz",
+    )
 
 
 def figures(arguments: Namespace) -> int:

@@ -57,7 +57,7 @@ def record(of: Run, miou: float | None = 50.0, *, commit: str = "a" * 40, dirty:
     best = scores and scores.model_copy(update={"iteration": 100, "miou": miou + 0.5})
     costs = {
         "step_s": 0.2, "teacher_s": 0.05, "data_s": 0.01, "wall_s": 60.0, "memory_mb": 900.0, "parameters": 3740819,
-        "extra_parameters": 0, "cohort": 4,
+        "extra_parameters": 0, "cohort": 4, "devices": 1,
     }  # fmt: skip
     return Record(
         id=of.id,

@@ -69,7 +69,7 @@ tables:
     selection: last
     kind: reported
     columns: [{name: A, student: pspnet_r18}]
-    rows: [{name: S, method: student, values: {A: 70.5}}, {name: M, method: kd, values: {A: unknown}}]
+    rows: [{name: S, method: student, values: {A: 70.5}}, {name: M, method: kd, variants: [KD], values: {A: unknown}}]
 """
 
 

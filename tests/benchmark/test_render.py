@@ -5,20 +5,20 @@ import pytest
 from rich.console import Console
 
 from benchmark.errors import KdsegError
-from benchmark.frame import records_frame
 from benchmark.render import to_csv, to_markdown, to_terminal, write_tables
+from benchmark.results import Results
 from benchmark.tables import Cell, Section, Table, main_tables
 from tests.benchmark.builders import heteroakd, pair_records, setting
 
 
 def table(*settings) -> Table:
-    (only,) = main_tables(records_frame(pair_records(*settings)))
+    (only,) = main_tables(Results.of(pair_records(*settings)))
     return only
 
 
 def test_markdown_marks_footnotes_and_escapes() -> None:
     rows = ((Cell("a|b_c", ("why <b>", "too")), Cell("1.00", ("too",), bold=True)),)
-    made = Table("t", "T", ("M", "N"), (Section("S", "set", rows),), ("C.",), ())
+    made = Table("t", "T", (Section("S", "set", ("M", "N"), rows),), ("C.",), ())
     assert to_markdown(made) == (
         "## T\n\n### S\n\nset\n\n| M | N |\n|:--|--:|\n| a\\|b\\_c<sup>a,b</sup> | **1.00**<sup>b</sup> |\n\n"
         "<sup>a</sup> why &lt;b&gt;  \n<sup>b</sup> too  \n\nC.\n"
@@ -40,7 +40,7 @@ def test_csv_has_full_precision_and_empty_holes() -> None:
 def test_equal_records_make_equal_bytes(tmp_path) -> None:
     made = pair_records((setting("kd"), (50.5, 52.0, 54.5)), (heteroakd(), (50.5, None, 54.5)))
     written = [
-        write_tables(main_tables(records_frame(each)), tmp_path / name, ["md", "csv"])
+        write_tables(main_tables(Results.of(each)), tmp_path / name, ["md", "csv"])
         for name, each in (("a", made), ("b", made[::-1]))
     ]
     assert [file.name for file in written[0]] == ["main-drawn-demo.md", "main-drawn-demo.csv"]

@@ -144,9 +144,9 @@ def test_pooled_is_deterministic_and_within_its_values(values) -> None:
 
 def test_sampled_sign_flips_approach_the_exact_ones() -> None:
     values = [0.3, -0.1, 0.4, 0.8, 0.2, -0.5, 0.9, 0.1]
-    assert sampled_sign_flip_p(values) == pytest.approx(sign_flip_p(values), abs=0.01)
+    assert sampled_sign_flip_p(values) == pytest.approx(sign_flip_p(values), abs=0.02)
     assert sampled_sign_flip_p(values) == sampled_sign_flip_p(values)
-    assert pooled([[[1.0]] * 25]).p == pytest.approx(1 / 100_001)
+    assert pooled([[[1.0]] * 25]).p == pytest.approx(1 / 10_001)
 
 
 def test_holm_by_hand() -> None:

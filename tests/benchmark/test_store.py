@@ -68,8 +68,10 @@ def test_resume_files_are_ordered_by_iteration_and_two_are_kept(directory):
 
 @pytest.mark.parametrize(
     ("content", "line"),
-    [("", "not readable as JSON"), ("[]", "has schema None, this version reads 1"), ("{", "not readable as JSON"),
-     ('{"schema_version": 7}', "has schema 7, this version reads 1"), ('{"schema_version": 1}', "Field required")],
+    [("", "not readable as JSON"), ("[]", "has schema None, this version reads 1 to 2"), ("{", "not readable as JSON"),
+     ('{"schema_version": 7}', "has schema 7, this version reads 1 to 2"),
+     ('{"schema_version": 1}', "no record of schema 1: 'cost' is missing"),
+     ('{"schema_version": 2}', "Field required")],
 )  # fmt: skip
 def test_a_record_that_is_no_record_is_named(tmp_path, content, line):
     file = tmp_path / "record.json"

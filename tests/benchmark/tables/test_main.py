@@ -1,9 +1,10 @@
 import pytest
 
 from benchmark.cells import natural, variant_order
-from benchmark.frame import records_frame
+from benchmark.results import Results
 from benchmark.runs import Manifest, Skipped, TeacherSource
-from benchmark.tables import Table, main_tables, number
+from benchmark.tables import Table, main_tables
+from benchmark.tables.model import number
 from tests.benchmark.builders import (
     STUDENT_MODEL,
     TEACHER,
@@ -18,7 +19,7 @@ from tests.benchmark.builders import (
 
 
 def table(made, *manifests, reason=None) -> Table:
-    (only,) = main_tables(records_frame(made), manifests, reason)
+    (only,) = main_tables(Results.of(made, manifests, reason))
     return only
 
 
@@ -181,7 +182,7 @@ def test_a_checkpoint_teacher_has_no_number() -> None:
 
 
 def test_datasets_and_protocols_are_tables_of_their_own() -> None:
-    made = main_tables(records_frame([record(run()), record(run(dataset="camvid", protocol="camvid-small"))]))
+    made = main_tables(Results.of([record(run()), record(run(dataset="camvid", protocol="camvid-small"))]))
     assert [table.name for table in made] == ["main-camvid-camvid-small", "main-drawn-demo"]
 
 

@@ -1,0 +1,106 @@
+"""All that tables and reports are functions of: finished runs, what sweeps expect, and the pairs they make up."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from benchmark import definitions
+from benchmark.cells import Entry, PairEntries, pairs
+from benchmark.errors import KdsegError
+from benchmark.frame import MISSING, records_frame, students, with_delta, with_missing
+from benchmark.images import blocks
+from benchmark.runs import Manifest
+from benchmark.store import Record, read_areas
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True)
+class Areas:
+    """A run's areas (images, 4, classes), and the block of each image."""
+
+    values: np.ndarray
+    blocks: list[str]
+
+
+@dataclass(frozen=True)
+class Results:
+    """What is known of all runs.
+
+    Attributes:
+        frame: one row a run, finished or expected, with Δ.
+        pairs: the pairs of networks that they make up, in a stable order.
+        sweeps: name of each sweep that was started -> ids of its runs.
+        find_areas: file with the areas of a run, or None.
+    """
+
+    frame: pd.DataFrame
+    pairs: tuple[PairEntries, ...]
+    sweeps: dict[str, frozenset[str]]
+    find_areas: Callable[[str], Path | None]
+
+    @classmethod
+    def of(
+        cls,
+        records: Sequence[Record],
+        manifests: Iterable[Manifest] = (),
+        reason: Callable[[str], str] | None = None,
+        find_areas: Callable[[str], Path | None] = lambda run_id: None,
+    ) -> Results:
+        """Results of finished runs.
+
+        Args:
+            records: of the finished runs.
+            manifests: sweeps whose runs and skips have a place even without a record.
+            reason: why the run with an id has no record.
+            find_areas: where the areas of a run are; they are read only where a statistic needs them.
+        """
+        manifests = list(manifests)
+        frame = with_delta(with_missing(records_frame(records), manifests, reason))
+        sweeps = {manifest.sweep: frozenset(run.id for run in manifest.runs) for manifest in manifests}
+        return cls(frame, tuple(pairs(frame, planned=bool(manifests))), sweeps, find_areas)
+
+    @cached_property
+    def rows(self) -> dict[str, dict[str, Any]]:
+        """Each run's row of the frame, by id."""
+        return {row["id"]: row for row in self.frame.to_dict("records")}
+
+    @cached_property
+    def _students(self) -> dict[str, dict[str, Any]]:
+        return students(self.rows.values())
+
+    def student(self, row: dict[str, Any]) -> dict[str, Any] | None:
+        """The row of the student alone that the Δ of a run is taken against."""
+        return self._students.get(row["delta_key"])
+
+    def runs(self, entry: Entry) -> list[dict[str, Any] | None]:
+        """The rows of an entry's finished runs, in the order of its seeds; None where there is none."""
+        found = [self.rows.get(run_id) if run_id else None for run_id in entry.ids]
+        return [row if row is not None and not row["reason"] else None for row in found]
+
+    def missing(self, chosen: Iterable[PairEntries]) -> list[dict[str, Any]]:
+        """The rows of expected runs of these pairs that have no record."""
+        ids = dict.fromkeys(run_id for pair in chosen for entry in pair.entries for run_id in entry.ids if run_id)
+        return [self.rows[run_id] for run_id in ids if self.rows[run_id]["outcome"] == MISSING]
+
+    def areas(self, run_id: str) -> Areas | None:
+        """The areas of a run, None if they are not there.
+
+        Raises:
+            KdsegError: the file cannot be read.
+        """
+        file = self.find_areas(run_id)
+        if file is None or not file.is_file():
+            return None
+        try:
+            names, values = read_areas(file)
+        except (OSError, ValueError, KeyError) as error:
+            raise KdsegError(f"{file}: cannot be read: {error}") from None
+        return Areas(values, blocks(names, definitions.dataset(self.rows[run_id]["dataset"])))

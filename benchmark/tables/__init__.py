@@ -1,0 +1,32 @@
+"""Tables as data, functions of results: each builder gives the tables of one kind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from benchmark.errors import unknown
+from benchmark.results import Results
+from benchmark.tables.main import main_tables
+from benchmark.tables.model import Cell, Section, Table
+
+KINDS: dict[str, Callable[[Results], list[Table]]] = {"main": main_tables}
+"""The kinds of tables, in the order of a report."""
+
+
+def make_tables(results: Results, names: Iterable[str] = ()) -> list[Table]:
+    """All tables, or those whose kind or own name is one of `names`.
+
+    Raises:
+        KdsegError: a name that no table has (near matches are given).
+    """
+    chosen = list(names)
+    if set(chosen) <= set(KINDS):
+        return [table for name, make in KINDS.items() if name in chosen or not chosen for table in make(results)]
+    made = {table.name: (kind, table) for kind, make in KINDS.items() for table in make(results)}
+    for name in chosen:
+        if name not in (*made, *KINDS):
+            raise unknown("table", name, (*made, *KINDS))
+    return [table for kind, table in made.values() if kind in chosen or table.name in chosen]
+
+
+__all__ = ["KINDS", "Cell", "Section", "Table", "main_tables", "make_tables"]
