@@ -12,8 +12,9 @@ from typing import Any
 from benchmark.errors import KdsegError
 
 WORK_DIR = Path("work_dirs")
+COHORT = 16
 MODULES = {
-    "train": "training", "sweep": "training", "clean": "training",
+    "train": "training", "clean": "training", "sweep": "sweeping", "submit": "sweeping",
     "status": "reading", "tables": "reading", "figures": "reading",
     "export": "deploying", "eval": "deploying", "predict": "deploying",
     "list": "listing", "show": "listing", "analyze": "listing", "doctor": "listing",
@@ -87,10 +88,20 @@ def parser() -> argparse.ArgumentParser:
     _execution(train)
 
     sweep = command("sweep", "run a sweep here, in several processes", "kdseg sweep slurm/sweeps/tiny.yaml --jobs 2")
-    sweep.add_argument("sweep", type=Path, help="a sweep file, see slurm/sweeps/")
     sweep.add_argument("--jobs", type=positive, default=1, help="jobs at the same time (default 1)")
-    sweep.add_argument("--cohort", type=positive, default=64, help="most runs that train together (1: each alone)")
-    _execution(sweep)
+    _sweep(sweep)
+
+    submit = command(
+        "submit", "submit a sweep to Slurm and return at once", "kdseg submit slurm/sweeps/tiny.yaml --profile local"
+    )  # fmt: skip
+    _sweep(submit)
+    submit.add_argument("--profile", required=True, help="a cluster's, of slurm/profiles/ or a file of yours")
+    submit.add_argument(
+        "--only", default="", metavar="KEY=VALUE,...", help="some of the runs, and their teachers: method, student, "
+        "teacher, seed, dataset or protocol; a key given twice means either",
+    )  # fmt: skip
+    submit.add_argument("--dry-run", action="store_true", help="show what would be submitted, and ask Slurm about it")
+    submit.add_argument("--max-parallel", type=positive, help="most jobs at the same time (default: the profile's)")
 
     status = command("status", "what the runs of a sweep are at", "kdseg status demo --work-dir work_dirs/demo")
     status.add_argument("sweep", nargs="?", help="name of a started sweep (default: all)")
@@ -208,6 +219,17 @@ def parser() -> argparse.ArgumentParser:
 
 def _store(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--work-dir", type=Path, default=WORK_DIR, help=f"where runs are kept (default {WORK_DIR})")
+
+
+def _sweep(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("sweep", type=Path, help="a sweep file, see slurm/sweeps/")
+    sub.add_argument(
+        "--cohort",
+        type=positive,
+        default=COHORT,
+        help=f"most runs that train together (default {COHORT})",
+    )
+    _execution(sub)
 
 
 def _network(sub: argparse.ArgumentParser) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -10,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from benchmark import definitions
-from benchmark.errors import KdsegError
+from benchmark.errors import KdsegError, unknown
 from benchmark.files import find_weights, register
 from benchmark.frozen import Frozen, parse, read_yaml
 from benchmark.networks import Pair, network
@@ -27,6 +28,16 @@ from benchmark.runs import (
     make_run,
     run_recipe,
 )
+
+FILTERS: dict[str, Callable[[Run], str]] = {
+    "method": lambda run: run.method.name,
+    "student": lambda run: run.model,
+    "teacher": lambda run: run.teacher.model if run.teacher else "",
+    "seed": lambda run: str(run.seed),
+    "dataset": lambda run: run.dataset,
+    "protocol": lambda run: run.protocol,
+}
+"""What `--only` can ask of a run."""
 
 
 class SweepPair(Frozen):
@@ -70,6 +81,10 @@ class Plan:
     manifest: Manifest
     files: dict[str, str]
     teacher_miou: dict[str, float]
+
+    def restricted(self, runs: Sequence[Run]) -> Plan:
+        """The same plan with some of its runs."""
+        return replace(self, manifest=self.manifest.model_copy(update={"runs": tuple(runs)}))
 
 
 def load_sweep(path: Path) -> Sweep:
@@ -161,6 +176,31 @@ def cohorts(
         )
         for part in first + parts
     ]  # fmt: skip
+
+
+def chosen(runs: Sequence[Run], only: str) -> set[str]:
+    """The ids of the runs that a filter such as `method=cwd,method=kd,seed=0` names, and of their teachers.
+
+    Keys are those of `FILTERS`; values of one key are alternatives, and all keys must hold.
+
+    Raises:
+        KdsegError: no key=value, an unknown key or value (with near matches), or nothing is left.
+    """
+    wanted: dict[str, set[str]] = {}
+    for part in only.split(",") if only else ():
+        key, equals, value = part.strip().partition("=")
+        if not equals or not value:
+            raise KdsegError(f"--only: {part!r} is not KEY=VALUE, such as method=cwd")
+        if key not in FILTERS:
+            raise unknown("key", key, FILTERS, "--only")
+        values = {FILTERS[key](run) for run in runs} - {""}
+        if value not in values:
+            raise unknown(key, value, values, "--only")
+        wanted.setdefault(key, set()).add(value)
+    named = [run for run in runs if all(FILTERS[key](run) in values for key, values in wanted.items())]
+    if not named:
+        raise KdsegError(f"--only {only}: no run of this sweep is all of that; `kdseg plan` lists them")
+    return {run.id for run in named} | {run.teacher.id for run in named if run.teacher}
 
 
 def check_on_protocol(run: Run, allowed: bool) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import signal
 import sys
 import traceback
+from collections.abc import Callable
 from enum import IntEnum
 from pathlib import Path
 from types import FrameType
@@ -28,10 +29,11 @@ class Exit(IntEnum):
     INTERRUPTED = 130
 
 
-def run_job(job: Job, resume: bool = True) -> Exit:
+def run_job(job: Job, resume: bool = True, stop: Callable[[], bool] = lambda: False) -> Exit:
     """Train a job; the first Ctrl-C or TERM stops it after the current iteration, with resume files written.
 
-    Without `resume` it starts anew; resume files of earlier attempts are removed.
+    So does `stop`, which is asked after each iteration. Without `resume` it starts anew; resume files of earlier
+    attempts are removed.
     """
     from benchmark.trainer import Interrupted, train_job
 
@@ -43,7 +45,7 @@ def run_job(job: Job, resume: bool = True) -> Exit:
 
     before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        failures = train_job(job, stop=lambda: bool(asked), resume=resume)
+        failures = train_job(job, stop=lambda: bool(asked) or stop(), resume=resume)
     except (Interrupted, KeyboardInterrupt):
         print("stopped; the same command resumes it", file=sys.stderr)
         return Exit.INTERRUPTED
@@ -54,21 +56,39 @@ def run_job(job: Job, resume: bool = True) -> Exit:
         print(failure, file=sys.stderr)
     if failures:
         return Exit.FAILED
-    records = [RunDirectory(Path(job.work_dir), run.id).record() for run in job.runs]
-    return Exit.DIVERGED if any(r and r.outcome is State.DIVERGED for r in records) else Exit.DONE
+    return finished(job) or Exit.DONE
 
 
-def main(argv: list[str]) -> int:
-    """Run the job in a file."""
+def finished(job: Job) -> Exit | None:
+    """How a job ended of which every run has a whole record; None if there is something to train."""
+    directories = [RunDirectory(Path(job.work_dir), run.id) for run in job.runs]
+    if not all(directory.finished() for directory in directories):
+        return None
+    records = [directory.record() for directory in directories]
+    return Exit.DIVERGED if any(record and record.outcome is State.DIVERGED for record in records) else Exit.DONE
+
+
+def work(job: Job, stop: Callable[[], bool] = lambda: False) -> Exit:
+    """`run_job` as the whole of a process: errors are said on stderr, and the exit code tells."""
     try:
-        path = Path(argv[0])
-        return run_job(parse(Job, read_json(path), str(path)))
+        return run_job(job, stop=stop)
     except KdsegError as error:
         print(f"error: {error}", file=sys.stderr)
         return Exit.UNUSABLE
     except Exception:
         traceback.print_exc()
         return Exit.FAILED
+
+
+def main(argv: list[str]) -> int:
+    """Run the job in a file."""
+    try:
+        path = Path(argv[0])
+        job = parse(Job, read_json(path), str(path))
+    except KdsegError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return Exit.UNUSABLE
+    return work(job)
 
 
 if __name__ == "__main__":

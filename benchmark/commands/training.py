@@ -1,8 +1,7 @@
-"""Commands that train: `train`, `sweep`, and `clean` after them."""
+"""Commands that train one run, `train`, and clean up after it, `clean`."""
 
 from __future__ import annotations
 
-import sys
 from argparse import Namespace
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,7 +13,7 @@ from benchmark.errors import KdsegError
 from benchmark.files import find_weights, register
 from benchmark.networks import Pair, network
 from benchmark.runs import Execution, Job, Run, TeacherSource, make_run
-from benchmark.store import RunDirectory, write_manifest
+from benchmark.store import RunDirectory
 
 
 def train(arguments: Namespace) -> int:
@@ -23,7 +22,7 @@ def train(arguments: Namespace) -> int:
     from benchmark.recipes import make_method, method_setting, recipe_note
     from benchmark.worker import run_job
 
-    overrides = key_values(arguments.cfg_options, "--cfg-options") | _select_on(arguments)
+    overrides = key_values(arguments.cfg_options, "--cfg-options") | select_on(arguments)
     files: dict[str, str] = {}
     setting = method_setting(arguments.method, key_values(arguments.set, "--set"), arguments.dataset)
     teacher = None
@@ -49,41 +48,6 @@ def train(arguments: Namespace) -> int:
         if directory.record() is None:
             return code
     return _say_record(directory)
-
-
-def sweep(arguments: Namespace) -> int:
-    """`kdseg sweep`: all runs of a sweep, in several processes; finished ones are left alone."""
-    from benchmark.plan import check_on_protocol, cohorts, load_sweep, plan_sweep
-    from benchmark.progress import Progress
-    from slurm.local import log_file, run_jobs
-
-    wanted = load_sweep(arguments.sweep)
-    if chosen := _select_on(arguments):
-        wanted = wanted.model_copy(
-            update={"name": f"{wanted.name}-{arguments.select_on}", "overrides": wanted.overrides | chosen}
-        )
-    plan = plan_sweep(wanted, arguments.weights_dir)
-    manifest, work_dir = plan.manifest, arguments.work_dir
-    for run in manifest.runs:
-        check_on_protocol(run, arguments.allow_off_protocol)
-    write_manifest(work_dir, manifest)
-    for skip in manifest.skips:
-        print(f"skipped: {skip.variant} on {skip.teacher} → {skip.student}: {skip.reason}")
-    jobs = cohorts(
-        plan, work_dir, arguments.data_root, _execution(arguments), arguments.cohort, arguments.allow_off_protocol
-    )
-    done = {run.id for run in manifest.runs if RunDirectory(work_dir, run.id).finished()}
-    todo = [job for job in jobs if not all(run.id in done for run in job.runs)]
-    if not todo:
-        print(f"sweep {manifest.sweep}: all {len(manifest.runs)} runs are done, nothing to train ({work_dir})")
-        return 0
-    print(f"sweep {manifest.sweep}: {len(manifest.runs)} runs, {len(done)} done, {len(todo)} jobs to run ({work_dir})")
-    with Progress(manifest, work_dir) as progress:
-        outcomes = run_jobs(todo, arguments.jobs, progress.update)
-    failed = [outcome for outcome in outcomes if outcome.message]
-    for outcome in failed:
-        print(f"failed: {outcome.message} (log: {log_file(outcome.job)})", file=sys.stderr)
-    return 1 if failed else 0
 
 
 def clean(arguments: Namespace) -> int:
@@ -121,7 +85,8 @@ def key_values(pairs: Any, option: str) -> dict[str, Any]:
     return found
 
 
-def _execution(arguments: Namespace) -> Execution:
+def execution(arguments: Namespace) -> Execution:
+    """How jobs are carried out, by the options that `train`, `sweep` and `submit` share."""
     return Execution(
         device=arguments.device, threads=arguments.threads, workers=arguments.workers,
         deterministic=arguments.deterministic, checkpoint_interval=arguments.checkpoint_interval,
@@ -129,7 +94,7 @@ def _execution(arguments: Namespace) -> Execution:
     )  # fmt: skip
 
 
-def _select_on(arguments: Namespace) -> dict[str, str]:
+def select_on(arguments: Namespace) -> dict[str, str]:
     """The override that `--select-on` stands for; none for the validation images, so that run ids stay as they are."""
     return {} if arguments.select_on == "val" else {"data.select_on": arguments.select_on}
 
@@ -138,7 +103,7 @@ def _job(runs: tuple[Run, ...], arguments: Namespace, files: Mapping[str, str]) 
     root = str(arguments.data_root) if arguments.data_root else None
     return Job(
         runs=runs, work_dir=str(arguments.work_dir), data_root=root, files=dict(files),
-        execution=_execution(arguments), off_protocol=arguments.allow_off_protocol,
+        execution=execution(arguments), off_protocol=arguments.allow_off_protocol,
     )  # fmt: skip
 
 

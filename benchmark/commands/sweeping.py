@@ -1,0 +1,168 @@
+"""Commands that launch sweeps: `sweep` here, `submit` on a cluster."""
+
+from __future__ import annotations
+
+import sys
+from argparse import Namespace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from benchmark.commands.training import execution, select_on
+from benchmark.errors import KdsegError
+from benchmark.store import RunDirectory, write_manifest
+
+if TYPE_CHECKING:
+    from benchmark.plan import Plan
+    from slurm.agenda import Agenda, Known
+    from slurm.arrays import Array
+    from slurm.profiles import Profile
+    from slurm.queue import Limits
+    from slurm.submissions import Submission
+    from slurm.submit import Batch
+
+
+def sweep(arguments: Namespace) -> int:
+    """`kdseg sweep`: all runs of a sweep, in several processes; finished ones are left alone."""
+    from benchmark.plan import cohorts
+    from benchmark.progress import Progress
+    from slurm.local import log_file, run_jobs
+
+    plan = planned(arguments)
+    manifest, work_dir = plan.manifest, arguments.work_dir
+    write_manifest(work_dir, manifest)
+    _say_skips(plan)
+    jobs = cohorts(
+        plan, work_dir, arguments.data_root, execution(arguments), arguments.cohort, arguments.allow_off_protocol
+    )
+    done = {run.id for run in manifest.runs if RunDirectory(work_dir, run.id).finished()}
+    todo = [job for job in jobs if not all(run.id in done for run in job.runs)]
+    if not todo:
+        print(f"sweep {manifest.sweep}: all {len(manifest.runs)} runs are done, nothing to train ({work_dir})")
+        return 0
+    print(f"sweep {manifest.sweep}: {len(manifest.runs)} runs, {len(done)} done, {len(todo)} jobs to run ({work_dir})")
+    with Progress(manifest, work_dir) as progress:
+        outcomes = run_jobs(todo, arguments.jobs, progress.update)
+    failed = [outcome for outcome in outcomes if outcome.message]
+    for outcome in failed:
+        print(f"failed: {outcome.message} (log: {log_file(outcome.job)})", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def submit(arguments: Namespace) -> int:
+    """`kdseg submit`: the jobs of a sweep to Slurm, but for runs that are done, run or wait already."""
+    from benchmark.plan import chosen
+    from slurm import queue, submissions
+    from slurm.agenda import agenda, known
+    from slurm.profiles import load_profile
+
+    arguments.work_dir = arguments.work_dir.resolve()
+    profile = load_profile(arguments.profile)
+    plan = planned(arguments)
+    runs = chosen(plan.manifest.runs, arguments.only)
+    limits = queue.limits()
+    with submissions.lock(arguments.work_dir):
+        now = known(arguments.work_dir, limits.cluster, finished(arguments.work_dir, plan))
+        found = agenda(plan.manifest.runs, runs, arguments.work_dir, now)
+        _say_skips(plan)
+        _say_agenda(plan, found)
+        if not found.todo:
+            print("nothing to submit")
+            return 0
+        return launch(arguments, plan, profile, limits, now, found)
+
+
+def launch(arguments: Namespace, plan: Plan, profile: Profile, limits: Limits, now: Known, found: Agenda) -> int:
+    """Submit what an agenda says is to be launched, or show it (`--dry-run`)."""
+    from benchmark.plan import cohorts
+    from slurm.agenda import room
+    from slurm.arrays import arrays
+    from slurm.profiles import allot
+    from slurm.submit import Batch
+    from slurm.submit import submit as submit_batch
+
+    work_dir = arguments.work_dir
+    root = arguments.data_root.resolve() if arguments.data_root else None
+    jobs = cohorts(
+        plan.restricted(found.todo), work_dir, root, execution(arguments), arguments.cohort,
+        arguments.allow_off_protocol,
+    )  # fmt: skip
+    resources = allot(profile, jobs, arguments.profile)
+    space = room(limits, now)
+    unfinished = {run.id for run in found.todo} | set(found.live)
+    made = arrays(
+        list(zip(jobs, resources, strict=True)), unfinished, min(limits.array, limits.jobs or limits.array),
+        arguments.max_parallel or profile.array_parallelism,
+    )  # fmt: skip
+    elements = {run: now.attempts[run].element for run in found.live if run in now.attempts}
+    batch = Batch(plan.manifest.sweep, arguments.profile, work_dir, limits, made, elements, now.counts)
+    if arguments.dry_run:
+        return _dry_run(batch)
+    write_manifest(work_dir, plan.manifest)
+    left = submit_batch(batch, space, _say_submitted)
+    if left:
+        print(
+            f"{left} jobs are left: the queue takes {limits.jobs} of yours at a time; submit again once some are done"
+        )
+    print(f"kdseg status {plan.manifest.sweep} --work-dir {work_dir}")
+    return 0
+
+
+def planned(arguments: Namespace) -> Plan:
+    """The plan of the sweep file that is named, checked against its protocol."""
+    from benchmark.plan import check_on_protocol, load_sweep, plan_sweep
+
+    wanted = load_sweep(arguments.sweep)
+    if changes := select_on(arguments):
+        wanted = wanted.model_copy(
+            update={"name": f"{wanted.name}-{arguments.select_on}", "overrides": wanted.overrides | changes}
+        )
+    plan = plan_sweep(wanted, arguments.weights_dir)
+    for run in plan.manifest.runs:
+        check_on_protocol(run, arguments.allow_off_protocol)
+    return plan
+
+
+def finished(work_dir: Path, plan: Plan) -> set[str]:
+    """The ids of a plan's runs that have a whole record."""
+    return {run.id for run in plan.manifest.runs if RunDirectory(work_dir, run.id).finished()}
+
+
+def _dry_run(batch: Batch) -> int:
+    """Show what sbatch would get for each array, and what Slurm thinks of it; 1 if it would refuse one."""
+    from slurm.submit import script, test
+
+    refused = 0
+    for array in batch.arrays:
+        name = f"{batch.sweep}.dry-run"
+        waits = f", once its teacher {array.teacher} is done" if array.teacher else ""
+        print(f"\n# {len(array.jobs)} jobs, {array.parallel} at a time{waits}")
+        print(script(batch, array, name).strip())
+        try:
+            print(f"# {test(batch, array, name)}")
+        except KdsegError as error:
+            print(f"# refused: {error}")
+            refused = 1
+    return refused
+
+
+def _say_skips(plan: Plan) -> None:
+    for skip in plan.manifest.skips:
+        print(f"skipped: {skip.variant} on {skip.teacher} → {skip.student}: {skip.reason}")
+
+
+def _say_agenda(plan: Plan, found: Agenda) -> None:
+    counts = {
+        "done": found.done,
+        "running or waiting": found.live,
+        "not chosen": found.left_out,
+        "to launch": found.todo,
+    }
+    parts = [f"{len(group)} {name}" for name, group in counts.items() if group]
+    print(f"sweep {plan.manifest.sweep}: {len(plan.manifest.runs)} runs: {', '.join(parts)}")
+    for run, why in found.blocked.items():
+        print(f"not launched: {run}: {why}")
+
+
+def _say_submitted(submission: Submission, array: Array) -> None:
+    waits = f", after its teacher {array.teacher}" if array.teacher else ""
+    print(f"job {submission.job}: {len(array.jobs)} jobs, {array.parallel} at a time{waits}", flush=True)
