@@ -87,11 +87,16 @@ def masked_mse(student: Tensor, teacher: Tensor, masks: Tensor) -> Tensor:
 
 
 class MaskTokens(nn.Module):
-    """`tokens` (T, K), a buffer: stage 1 writes it, no optimiser of the training does."""
+    """`tokens` (T, K), a buffer: stage 1 writes it, no optimiser of the training does.
+
+    `momentum` and `steps` are how far stage 1 is, so that it can go on after a stop.
+    """
 
     def __init__(self, tokens: int, classes: int) -> None:
         super().__init__()
         self.register_buffer("tokens", 0.01 * torch.randn(tokens, classes))
+        self.register_buffer("momentum", torch.zeros(tokens, classes))
+        self.register_buffer("steps", torch.zeros((), dtype=torch.long))
 
     def forward(self, logits: Tensor) -> Tensor:
         """The masks (N, T, H, W) of logits (N, K, H, W)."""
@@ -139,16 +144,19 @@ class MasKD(Method):
         return {"masks": Part(MaskTokens(self.tokens, teacher["logits"].channels))}
 
     def prepare(self, teacher: nn.Module, batches: Iterable[tuple[Taps, Tensor]]) -> None:
-        """Learn the tokens, in `stage1_iterations` steps."""
-        tokens = self.masks.tokens.clone().requires_grad_()
+        """Learn the tokens, in `stage1_iterations` steps, from where the stage was."""
+        masks, begun = self.masks, int(self.masks.steps)
+        tokens = masks.tokens.clone().requires_grad_()
         optimizer = torch.optim.SGD([tokens], lr=self.stage1_lr, momentum=0.9, weight_decay=1e-3)
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda i: (1 - i / self.stage1_iterations) ** 0.9)
-        for taps, target in islice(batches, self.stage1_iterations):
+        optimizer.state[tokens]["momentum_buffer"] = masks.momentum  # updated in place
+        taken = islice(batches, self.stage1_iterations - begun)
+        for step, (taps, target) in enumerate(taken, start=begun):
+            optimizer.param_groups[0]["lr"] = self.stage1_lr * (1 - step / self.stage1_iterations) ** 0.9
             optimizer.zero_grad()
             token_loss(taps["logits"], target, tokens).backward()
             optimizer.step()
-            schedule.step()
-        self.masks.tokens.copy_(tokens.detach())
+            masks.tokens.copy_(tokens.detach())
+            masks.steps += 1
 
     def losses(self, student: Taps, teacher: Taps, target: Tensor, step: int) -> dict[str, Tensor]:
         """`maskd`, and `maskd_aux` if both networks have auxiliary logits."""

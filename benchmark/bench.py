@@ -85,8 +85,8 @@ def measure_step(folder: Path, rounds: int, size: int, batch: int) -> dict[str, 
             start = time.perf_counter()
             member.step(prepared, cohort.teach(batches))
             steps.append(time.perf_counter() - start)
-        outside = steps[-1] - sum(inside) + cohort.data_seconds[-1]
-        shares.append(outside / (steps[-1] + cohort.data_seconds[-1]))
+        outside = steps[-1] - sum(inside) + cohort.timing.data.seconds()[-1]
+        shares.append(outside / (steps[-1] + cohort.timing.data.seconds()[-1]))
         floors.append(_seconds(lambda p=prepared: _floor(cohort.teacher.network, plain.student, plain.optimizer, p)))
         if len(steps) > rounds:
             break

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
 import numpy as np
@@ -12,16 +13,18 @@ from torch import Tensor, nn
 from benchmark.definitions import Normalisation
 from benchmark.method import IGNORE
 from benchmark.randomness import stream
+from benchmark.timing import Stopwatch
 from benchmark.toolbox.data import SeededDataset, val_batches
 from benchmark.toolbox.segmentation import Preprocessor, predict
 
 
 class Evaluated(NamedTuple):
-    """A network to evaluate, how it wants its pixels, and in how many strips it gets a picture."""
+    """A network to evaluate, how it wants its pixels, in how many strips it gets a picture, and what times it."""
 
     network: nn.Module
     normalisation: Normalisation
     parts: int = 1
+    watch: Stopwatch | None = None
 
 
 def count_areas(prediction: Tensor, label: Tensor, classes: int) -> Tensor:
@@ -51,11 +54,12 @@ def evaluate(
     workers: int,
     device: torch.device,
     beat: Callable[[], None] = lambda: None,
+    loading: Callable[[], AbstractContextManager[None]] = nullcontext,
 ) -> dict[str, np.ndarray]:
     """Areas (images, 4, classes) of each member in one pass over the split; train or eval mode is left as it was.
 
     Every batch has a random stream of its own, for networks that draw numbers even in evaluation; `beat` is called
-    after each.
+    after each, and each is loaded within a `loading()`.
     """
     modes = {name: member.network.training for name, member in members.items()}
     areas = {name: np.zeros((len(dataset), 4, classes), np.int64) for name in members}
@@ -63,14 +67,20 @@ def evaluate(
         member.normalisation: Preprocessor(member.normalisation, None, device) for member in members.values()
     }
     try:
-        for indices, raw in val_batches(dataset, batch, workers):
-            inputs = {key: preprocessor.evaluate(raw) for key, preprocessor in preprocessors.items()}
-            labels = torch.stack([sample.gt_sem_seg.data.squeeze(0) for sample in raw["data_samples"]]).to(device)
+        batches = val_batches(dataset, batch, workers)
+        while True:
+            with loading():
+                indices, raw = next(batches, ([], {}))
+                if not indices:
+                    break
+                inputs = {key: preprocessor.evaluate(raw) for key, preprocessor in preprocessors.items()}
+                labels = torch.stack([sample.gt_sem_seg.data.squeeze(0) for sample in raw["data_samples"]]).to(device)
             for name, member in members.items():
                 member.network.eval()
-                with torch.no_grad(), stream(0, "evaluate", indices[0]):
+                timed = member.watch.running() if member.watch else nullcontext()
+                with timed, torch.no_grad(), stream(0, "evaluate", indices[0]):
                     predictions = predict(member.network, inputs[member.normalisation], labels.shape[1:], member.parts)
-                areas[name][indices] = count_areas(predictions, labels, classes).cpu().numpy()
+                    areas[name][indices] = count_areas(predictions, labels, classes).cpu().numpy()
             beat()
     finally:
         for name, member in members.items():

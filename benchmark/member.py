@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import statistics
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from benchmark import definitions
 from benchmark.distiller import Distiller
@@ -25,6 +24,7 @@ from benchmark.randomness import stream
 from benchmark.recipes import make_method
 from benchmark.runs import Run, run_recipe
 from benchmark.store import Divergence, Result, RunDirectory, Scores
+from benchmark.timing import Spent, Stopwatch
 from benchmark.toolbox import checkpoints
 from benchmark.toolbox.networks import build_network
 from benchmark.toolbox.optim import build_optimizer, build_own_optimizer, build_schedules
@@ -49,6 +49,9 @@ class Member:
     Attributes:
         alive: False once it diverged; it then takes no more steps.
         iteration: how many iterations its weights have seen.
+        prepared: how many batches the method's first stage has seen, and `ready` whether it is over.
+        steps, alone: time the iterations, and what else no other run shares.
+        earlier: what it spent in earlier attempts.
     """
 
     def __init__(self, run: Run, directory: RunDirectory, device: torch.device, files: Mapping[str, str]) -> None:
@@ -68,10 +71,11 @@ class Member:
         self.curve: list[tuple[int, float]] = []
         self.areas: np.ndarray | None = None
         self.resumed_at: list[int] = []
-        self.wall_s = 0.0
+        self.prepared, self.ready = 0, False
+        self.steps, self.alone = Stopwatch(device), Stopwatch(device)
+        self.earlier = Spent()
         self.images = ""
         self.code = [code_version()]
-        self.step_seconds: list[float] = []
 
     def _build_optimisers(self) -> None:
         own = {name: part for name, part in self.method.parts.items() if part.optimizer is not None}
@@ -85,27 +89,28 @@ class Member:
 
     def step(self, batch: Batch, teacher: Taps) -> None:
         """One iteration; if it diverges the run leaves, with its weights as they were before."""
-        start = clock(self.device)
-        try:
-            self._update(batch, teacher)
-        except Diverged as reason:
-            self.alive = False
-            self.divergence = Divergence(iteration=self.iteration + 1, reason=str(reason))
-            self.optimizer.zero_grad()
-        else:
-            self.iteration += 1
-        self.step_seconds.append(clock(self.device) - start)
+        with self.steps.running():
+            try:
+                self._update(batch, teacher)
+            except Diverged as reason:
+                self.alive = False
+                self.divergence = Divergence(iteration=self.iteration + 1, reason=str(reason))
+                self.optimizer.zero_grad()
+            else:
+                self.iteration += 1
 
     def _update(self, batch: Batch, teacher: Taps) -> None:
         self.distiller.train()
         with self.optimizer.optim_context(self.distiller):
             losses = self.distiller(batch, teacher, self.iteration)
         total = sum(losses.values())
-        if not torch.isfinite(total):
-            culprits = [name for name, value in losses.items() if not torch.isfinite(value)]
-            raise Diverged(f"loss is not finite: {', '.join(culprits) or 'the sum'}")
         self.optimizer.backward(self.optimizer.scale_loss(total))
-        self._finish_gradients()
+        # The one wait for the device in a step: whether weights may change at all must be known before they do.
+        if not torch.isfinite(torch.stack([total.detach(), *self._finish_gradients()])).all():
+            culprits = [name for name, value in losses.items() if not torch.isfinite(value)]
+            if culprits or not torch.isfinite(total):
+                raise Diverged(f"loss is not finite: {', '.join(culprits) or 'the sum'}")
+            raise Diverged("gradient is not finite")
         self.optimizer.step()
         for wrapper in self.own.values():
             wrapper.step()
@@ -113,35 +118,45 @@ class Member:
             schedule.step()
         for wrapper in (self.optimizer, *self.own.values()):
             wrapper.zero_grad()
-        self.losses = losses
+        self.losses = {name: value.detach() for name, value in losses.items()}  # without the graph
 
-    def _finish_gradients(self) -> None:
-        """Clip parts that ask for it; without a loss scaler, refuse gradients that are not finite.
+    def _finish_gradients(self) -> list[Tensor]:
+        """Clip gradients where a part or the recipe asks for it; returns the norms that must be finite.
 
-        A scaler multiplies all gradients and divides those of the student's optimiser only: parts with an optimiser of
-        their own are divided here, and left as they are in a step that overflows.
+        A loss scaler multiplies all gradients, skips the student's step if one overflows (so none must be finite), and
+        divides those of the student's optimiser only: parts with an optimiser of their own are divided here, and left
+        as they are in a step that overflows, which costs a wait for the device for each such part.
         """
         scaler = getattr(self.optimizer, "loss_scaler", None)
-        scale = scaler.get_scale() if scaler is not None else 1.0
+        norms = []
         for name, part in self.method.parts.items():
-            parameters = [p for p in part.module.parameters() if p.grad is not None]
+            parameters = _with_gradient(part.module.parameters())
             limit = part.clip_norm
             if scaler is not None and name in self.own:
+                scale = scaler.get_scale()
                 for parameter in parameters:
                     parameter.grad /= scale
-                if not _finite(parameters):
+                if not torch.isfinite(_norm(parameters)):
                     self.own[name].zero_grad()
                     continue
-            elif limit is not None:
-                limit *= scale
+            elif scaler is not None and limit is not None:
+                limit *= scaler.get_scale()
             if limit is not None and parameters:
                 nn.utils.clip_grad_norm_(parameters, limit)
-        if scaler is None and not _finite([p for p in self.distiller.parameters() if p.grad is not None]):
-            raise Diverged("gradient is not finite")
+            if name in self.own and parameters:
+                norms.append(_norm(parameters))
+        shared = _with_gradient(p for group in self.optimizer.param_groups for p in group["params"])
+        if self.recipe.optim.clip_norm:
+            if scaler is not None:
+                scaler.unscale_(self.optimizer.optimizer)
+            norms.append(nn.utils.clip_grad_norm_(shared, self.recipe.optim.clip_norm))
+        elif scaler is None:
+            norms.append(_norm(shared))
+        return norms if scaler is None else []
 
     def log_losses(self) -> None:
         """Append the last losses to `scalars.jsonl`."""
-        values = {name: float(value.detach()) for name, value in self.losses.items()}
+        values = {name: float(value) for name, value in self.losses.items()}
         self._log({"iteration": self.iteration, "lr": self.optimizer.get_lr()["lr"][0], **values})
 
     def validated(self, areas: np.ndarray) -> None:
@@ -174,8 +189,8 @@ class Member:
         }
         checkpoints.save(self.directory.path / name, {"meta": meta, "state_dict": self.student.state_dict()})
 
-    def save_resume(self) -> None:
-        """Write all that going on from here needs; two generations are kept."""
+    def save_resume(self, spent: Spent) -> None:
+        """Write all that going on from here needs, and what it has spent; two generations are kept."""
         state = {
             "run": self.run.id,
             "iteration": self.iteration,
@@ -189,15 +204,16 @@ class Member:
             "best": self.best.model_dump() if self.best else None,
             "curve": self.curve,
             "resumed_at": self.resumed_at,
-            "wall_s": self.wall_s,
+            "prepared": (self.prepared, self.ready),
+            "spent": asdict(spent),
         }
         checkpoints.save(self.directory.path / f"resume_{self.iteration}.pth", state)
         self.directory.prune_resume_files()
 
     def start(self, iteration: int) -> None:
-        """Begin at an iteration: from a resume file, unless it is the first."""
+        """Begin at an iteration: from a resume file, which the first has only after a stage of the method's own."""
         self.directory.trim_scalars(iteration)
-        if iteration:
+        if iteration or iteration in self.directory.resume_files():
             self._load_resume(iteration)
 
     def _load_resume(self, iteration: int) -> None:
@@ -227,7 +243,8 @@ class Member:
         self.best = Scores(**state["best"]) if state["best"] else None
         self.curve = [tuple(point) for point in state["curve"]]
         self.resumed_at = [*state["resumed_at"], iteration]
-        self.wall_s = state["wall_s"]
+        self.prepared, self.ready = state["prepared"]
+        self.earlier = Spent(**state["spent"])
 
     def check_images(self, images: str) -> None:
         """Refuse to go on with other training images (`images` is the hash of their list) than the run began with."""
@@ -238,9 +255,9 @@ class Member:
             )
         self.images = images
 
-    def seconds(self) -> float:
-        """The median time of a step (0 before the first)."""
-        return statistics.median(self.step_seconds) if self.step_seconds else 0.0
+    def own_seconds(self) -> float:
+        """What it took in this attempt that no other run shares."""
+        return sum(self.steps.seconds()) + sum(self.alone.seconds())
 
     def _log(self, line: dict[str, Any]) -> None:
         append_line(self.directory.path / "scalars.jsonl", json.dumps(line))
@@ -269,15 +286,12 @@ def _build_method(run: Run) -> Method:
     return method
 
 
-def _finite(parameters: Sequence[nn.Parameter]) -> bool:
-    return bool(torch.isfinite(nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])))
+def _with_gradient(parameters: Iterable[nn.Parameter]) -> list[nn.Parameter]:
+    return [parameter for parameter in parameters if parameter.grad is not None]
 
 
-def clock(device: torch.device) -> float:
-    """Seconds, once the device has done all that it was asked for."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter()
+def _norm(parameters: Sequence[nn.Parameter]) -> Tensor:
+    return nn.utils.get_total_norm([parameter.grad for parameter in parameters])
 
 
 def trainable(module: nn.Module) -> int:

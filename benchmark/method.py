@@ -94,6 +94,9 @@ class Method(nn.Module):
     def prepare(self, teacher: nn.Module, batches: Iterable[tuple[Taps, Tensor]]) -> None:
         """Optional first stage on the frozen teacher; what it learns belongs in parameters or buffers of parts.
 
+        The job may be stopped whenever the stage asks for a batch. It then goes on, in a new process, with the next
+        one: how far it is belongs in a buffer too. Each batch begins a random stream of its own.
+
         Args:
             teacher: the network.
             batches: endless: the teacher's taps and the labels (N, H, W). Take as many as the stage needs.

@@ -20,15 +20,20 @@ def derive_seed(*key: int | str) -> int:
     return int.from_bytes(hashlib.sha256(repr(key).encode()).digest()[:8], "big") >> 1
 
 
+def begin(*key: int | str) -> None:
+    """Let torch, numpy and python draw from the beginning of the stream `key` from now on."""
+    seed = derive_seed(*key)
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+
+
 @contextmanager
 def stream(*key: int | str) -> Iterator[None]:
     """Within it, torch, numpy and python draw from the stream `key`; afterwards from where they were before."""
     outer = random.getstate(), np.random.get_state(), torch.get_rng_state()
     cuda = torch.cuda.get_rng_state() if torch.cuda.is_initialized() else None
-    seed = derive_seed(*key)
-    random.seed(seed)
-    np.random.seed(seed % 2**32)
-    torch.manual_seed(seed)
+    begin(*key)
     try:
         yield
     finally:

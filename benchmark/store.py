@@ -96,6 +96,9 @@ class Cost(Frozen):
         step_s: this student's forward, losses, backward and update.
         teacher_s, data_s: the teacher's forward and waiting for data, shared by the cohort.
         wall_s: from the start of its job to its record, all attempts, shared by the cohort.
+        share_s: the run's part of that: its own steps, its even part of what it shared, and of the rest.
+        single_s: what it would have taken alone: its own steps, and all of what it shared.
+        gpu_s: GPU-seconds, its share times the job's GPUs. (Records from before these three have None.)
         memory_mb: the job's peak: resident set on CPU, allocated on CUDA.
         extra_parameters: trainable parameters that the method adds.
         devices: GPUs or CPU processes that it was trained on at once.
@@ -110,6 +113,9 @@ class Cost(Frozen):
     extra_parameters: int
     cohort: int
     devices: int
+    share_s: float | None = None
+    single_s: float | None = None
+    gpu_s: float | None = None
 
     @property
     def iteration_s(self) -> float:

@@ -6,8 +6,6 @@ any cohort, in any order, and after a kill and resume.
 
 from __future__ import annotations
 
-import resource
-import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
@@ -19,18 +17,21 @@ from torch import Tensor
 
 from benchmark import definitions
 from benchmark.admission import check_agreement, check_counts, check_current
+from benchmark.costs import cost
 from benchmark.definitions import Normalisation
 from benchmark.errors import KdsegError
 from benchmark.evaluation import Evaluated, evaluate
 from benchmark.gate import check_teacher
-from benchmark.member import DamagedResume, Member, clock, trainable
+from benchmark.grids import sharing
+from benchmark.member import DamagedResume, Member
 from benchmark.method import Taps
 from benchmark.provenance import provenance
-from benchmark.randomness import stream
+from benchmark.randomness import begin, stream
 from benchmark.runs import Job, Run
 from benchmark.staging import stage
-from benchmark.store import Cost, Record, RunDirectory, State, TeacherCheck, set_aside, write_areas
-from benchmark.teacher import load_teacher
+from benchmark.store import Record, RunDirectory, State, TeacherCheck, set_aside, write_areas
+from benchmark.teacher import Teacher, load_teacher
+from benchmark.timing import Spent, Timing
 from benchmark.toolbox import checkpoints
 from benchmark.toolbox.data import train_batches, train_dataset, val_dataset
 from benchmark.toolbox.segmentation import Batch, Preprocessor
@@ -111,7 +112,7 @@ class Cohort:
         self, job: Job, runs: Sequence[Run], iteration: int, device: torch.device, stop: Callable[[], bool]
     ) -> None:
         self.job, self.device, self.stop = job, device, stop
-        self.started, self.clock = datetime.now(UTC).isoformat(timespec="seconds"), time.perf_counter()
+        self.started, self.timing = datetime.now(UTC).isoformat(timespec="seconds"), Timing(device)
         self.iteration = iteration
         check_agreement(runs)
         for run in runs:
@@ -138,8 +139,6 @@ class Cohort:
         if self.teacher:
             self.normalisations.add(self.teacher.normalisation)
         self.taps = {name for member in self.members for name in member.method.taps}
-        self.teacher_seconds: list[float] = []
-        self.data_seconds: list[float] = []
         self.failures: list[str] = []
         self.teacher_check: TeacherCheck | None = None
         self.beaten, self.said = 0.0, time.perf_counter()
@@ -162,7 +161,8 @@ class Cohort:
             self._leave(State.INTERRUPTED, "stopped; the same command resumes it")
             raise
         except Exception as error:
-            self._leave(State.FAILED, _one_line(error))
+            smaller = len(self.members) > 1 and _out_of_memory(error)
+            self._leave(State.FAILED, _one_line(error) + "; a smaller --cohort goes on from here" * smaller)
             raise
         return self.failures
 
@@ -188,41 +188,35 @@ class Cohort:
         preprocessors = {norm: Preprocessor(norm, self.recipe.crop, self.device) for norm in self.normalisations}
         raw = train_batches(self.train_set, self.recipe.batch, self.iteration, self.job.execution.workers)
         while True:
-            start = clock(self.device)
-            loaded = next(raw)
-            batches = {norm: preprocessor.train(loaded) for norm, preprocessor in preprocessors.items()}
-            self.data_seconds.append(clock(self.device) - start)
+            with self.timing.data.shared([member.run.id for member in self.alive]):
+                loaded = next(raw)
+                batches = {norm: preprocessor.train(loaded) for norm, preprocessor in preprocessors.items()}
             yield batches
 
     def teach(self, batches: dict[Normalisation, Batch]) -> dict[str, Tensor]:
         """The teacher's taps for a batch: all that any member asks for."""
-        if self.teacher is None or not any(member.run.teacher for member in self.alive):
-            self.teacher_seconds.append(0.0)
+        pupils = [member.run.id for member in self.alive if member.run.teacher]
+        if self.teacher is None or not pupils:
             return {}
-        start = clock(self.device)
-        with stream(self.seed, "teacher", self.iteration):
-            taps = self.teacher.taps(batches[self.teacher.normalisation].inputs, self.taps)
-        self.teacher_seconds.append(clock(self.device) - start)
-        return taps
+        with self.timing.teacher.shared(pupils), stream(self.seed, "teacher", self.iteration):
+            return self.teacher.taps(batches[self.teacher.normalisation].inputs, self.taps)
 
     def _step_all(self, batches: dict[Normalisation, Batch], teacher: Taps) -> None:
-        shared = [tensor for batch in batches.values() for tensor in (batch.inputs, batch.target)] + list(
-            teacher.values()
-        )
-        versions = [tensor._version for tensor in shared]
-        for member in self.alive:
-            try:
-                member.step(batches[member.protocol.normalisation], teacher)
-            except (torch.cuda.OutOfMemoryError, MemoryError, KeyboardInterrupt):
-                raise
-            except Exception as error:
-                self._fail(member, error)
-            if [tensor._version for tensor in shared] != versions:
-                raise KdsegError(
-                    f"method {member.method.name}: changed a tensor in place that runs share; it must work on a copy"
-                )
-            if member.divergence:
-                self._finish(member)
+        with sharing([*teacher.values(), *(tensor for batch in batches.values() for tensor in batch)]) as forms:
+            for member in self.alive:
+                try:
+                    member.step(batches[member.protocol.normalisation], teacher)
+                except Exception as error:
+                    if _out_of_memory(error):
+                        raise
+                    self._fail(member, error)
+                if forms.damaged():
+                    raise KdsegError(
+                        f"method {member.method.name}: changed a tensor in place that runs share; it must work on a "
+                        "copy"
+                    )
+                if member.divergence:
+                    self._finish(member)
 
     def _after_iteration(self) -> None:
         last = self.iteration >= self.recipe.iterations
@@ -241,30 +235,49 @@ class Cohort:
         self._say()
 
     def _prepare(self, member: Member) -> None:
-        """The method's own first stage, on the frozen teacher (a resumed run has it in its state already)."""
-        if self.iteration or self.teacher is None:
+        """The method's own first stage, on the frozen teacher, from where it was; a run that raises leaves."""
+        if self.iteration or member.ready or self.teacher is None or not member.run.teacher:
             return
-        teacher, preprocessor = self.teacher, Preprocessor(self.teacher.normalisation, self.recipe.crop, self.device)
+        try:
+            with stream(self.seed, "prepare", member.method.name):
+                member.method.prepare(self.teacher.network, self._stage(member, self.teacher))
+        except (Interrupted, KdsegError):  # of the data, for instance
+            raise
+        except Exception as error:
+            if _out_of_memory(error):
+                raise
+            self._fail(member, error)
+        else:
+            member.ready = True
+            if member.prepared:
+                member.save_resume(self._spent(member))
 
-        def batches() -> Iterator[tuple[Taps, Tensor]]:
-            for raw in train_batches(self.train_set, self.recipe.batch, 0, 0):
-                if self.stop():
-                    raise Interrupted
-                self._heartbeat()
+    def _stage(self, member: Member, teacher: Teacher) -> Iterator[tuple[Taps, Tensor]]:
+        """The batches of a first stage; before the next one is given, what the last ones taught can be saved."""
+        preprocessor = Preprocessor(teacher.normalisation, self.recipe.crop, self.device)
+        for raw in train_batches(self.train_set, self.recipe.batch, member.prepared, 0):
+            stopping = self.stop()
+            if stopping or (member.prepared and member.prepared % self.job.execution.checkpoint_interval == 0):
+                member.save_resume(self._spent(member))
+            if stopping:
+                raise Interrupted
+            self._heartbeat()
+            begin(self.seed, "prepare", member.method.name, member.prepared)
+            member.prepared += 1
+            with member.alone.running():
                 batch = preprocessor.train(raw)
                 yield teacher.taps(batch.inputs, member.method.taps), batch.target
-
-        with stream(self.seed, "prepare", member.method.name):
-            member.method.prepare(teacher.network, batches())
 
     def _evaluate(self, members: Sequence[Member]) -> None:
         if not members:
             return
         for size in sorted({member.protocol.val_batch for member in members}):
             some = [member for member in members if member.protocol.val_batch == size]
+            ids = [member.run.id for member in some]
             areas = evaluate(
-                {m.run.id: Evaluated(m.student, m.protocol.normalisation, m.protocol.val_parts) for m in some},
+                {m.run.id: Evaluated(m.student, m.protocol.normalisation, m.protocol.val_parts, m.alone) for m in some},
                 self.val_set, self.classes, size, self.job.execution.workers, self.device, self._heartbeat,
+                lambda ids=ids: self.timing.validation.shared(ids),
             )  # fmt: skip
             for member in some:
                 member.validated(areas[member.run.id])
@@ -272,11 +285,12 @@ class Cohort:
     # What is written -------------------------------------------------------------------------------------------
 
     def _save(self) -> None:
-        seconds = time.perf_counter() - self.clock
-        self.clock += seconds
         for member in self.alive:
-            member.wall_s += seconds
-            member.save_resume()
+            member.save_resume(self._spent(member))
+
+    def _spent(self, member: Member) -> Spent:
+        own = {each.run.id: each.own_seconds() for each in self.members}
+        return self.timing.spent(member.run.id, own, member.earlier)
 
     def _heartbeat(self, force: bool = False) -> None:
         if not force and time.perf_counter() - self.beaten < HEARTBEAT_S:
@@ -285,28 +299,25 @@ class Cohort:
         seconds = self._seconds_per_iteration()
         for member in self.alive:
             member.directory.write_status(
-                State.RUNNING, self.iteration, self.recipe.iterations, seconds_per_iteration=seconds
+                State.RUNNING, self.iteration, self.recipe.iterations, seconds_per_iteration=seconds or None
             )
 
     def _say(self) -> None:
         """Now and then a line with one short field per run."""
-        seconds = self._seconds_per_iteration()
-        if time.perf_counter() - self.said < CONSOLE_S or seconds is None:
+        if time.perf_counter() - self.said < CONSOLE_S:
             return
+        seconds = self._seconds_per_iteration()
         self.said = time.perf_counter()
-        losses = "  ".join(f"{m.run.method.name} {float(sum(m.losses.values()).detach()):.3f}" for m in self.alive)
+        losses = "  ".join(f"{m.run.method.name} {float(sum(m.losses.values())):.3f}" for m in self.alive)
         eta = seconds * (self.recipe.iterations - self.iteration)
         print(
             f"iteration {self.iteration}/{self.recipe.iterations}  {seconds:.2f} s/it  ETA {eta:.0f} s  loss: {losses}",
             flush=True,
         )
 
-    def _seconds_per_iteration(self) -> float | None:
-        """Of the whole cohort, lately."""
-        if not self.teacher_seconds:
-            return None
-        shared = [teacher + data for teacher, data in zip(self.teacher_seconds, self.data_seconds, strict=True)]
-        return statistics.median(shared[-50:]) + sum(m.seconds() for m in self.alive)
+    def _seconds_per_iteration(self) -> float:
+        """Of the whole cohort, lately (0 before the first)."""
+        return self.timing.data.lately() + self.timing.teacher.lately() + sum(m.steps.lately() for m in self.alive)
 
     def _leave(self, state: State, message: str) -> None:
         for member in self.alive:
@@ -334,7 +345,7 @@ class Cohort:
                 iterations=member.divergence.iteration if member.divergence else self.iteration,
                 result=result,
                 divergence=member.divergence,
-                cost=self._cost(member),
+                cost=cost(member, self.timing, self._spent(member), self.device, len(self.members)),
                 provenance=provenance(
                     self.job.execution, self.device, {"train": self.train_set, "val": self.val_set},
                     self.teacher.sha256 if self.teacher and member.run.teacher else None, self.started,
@@ -347,29 +358,15 @@ class Cohort:
         )  # fmt: skip
         member.alive = False
 
-    def _cost(self, member: Member) -> Cost:
-        median = statistics.median
-        extra = trainable(member.method)
-        if self.device.type == "cuda":
-            memory = torch.cuda.max_memory_allocated() / 2**20
-        else:
-            memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
-        return Cost(
-            step_s=member.seconds(),
-            teacher_s=median(self.teacher_seconds) if member.method.taps and self.teacher_seconds else 0.0,
-            data_s=median(self.data_seconds) if self.data_seconds else 0.0,
-            wall_s=member.wall_s + time.perf_counter() - self.clock,
-            memory_mb=memory,
-            parameters=trainable(member.student),
-            extra_parameters=extra,
-            cohort=len(self.members),
-            devices=torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1,
-        )
-
 
 def _one_line(error: Exception) -> str:
     said = " ".join(str(error).split())[:400]
     return said if isinstance(error, KdsegError) else f"{type(error).__name__}: {said}"
+
+
+def _out_of_memory(error: Exception) -> bool:
+    """Whether memory ran out, on a GPU or here (which torch reports as a plain RuntimeError)."""
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "DefaultCPUAllocator" in str(error)
 
 
 def _next_group(runs: Sequence[Run], directories: dict[str, RunDirectory]) -> tuple[int, list[Run]]:

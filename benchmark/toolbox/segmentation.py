@@ -54,7 +54,9 @@ def seg_ce(logits: Tensor, target: Tensor, align_corners: bool = True, avg_non_i
             else over all pixels, as in mmseg's configs.
     """
     full = resize(logits, size=target.shape[1:], mode="bilinear", align_corners=align_corners, warning=False)
-    return cross_entropy(full, target, ignore_index=IGNORE, avg_non_ignore=avg_non_ignore)
+    # Counted here, for mmseg reads the number on the host, and so waits for the device in every step.
+    count = (target != IGNORE).sum() if avg_non_ignore else None
+    return cross_entropy(full, target, ignore_index=IGNORE, avg_factor=count)
 
 
 def task_losses(

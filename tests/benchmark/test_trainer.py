@@ -141,6 +141,13 @@ def test_a_run_that_raises_leaves_and_the_job_says_so(world, teacher):
     assert world.directory(bad, "b").status().state is State.FAILED
 
 
+def test_a_run_whose_first_stage_raises_leaves(world, teacher):
+    good, bad = world.run("student"), world.run("poison", teacher=teacher, hyper={"kind": "stage"})
+    failures = world.train([bad, good], "b")
+    assert len(failures) == 1 and "RuntimeError: bad start" in failures[0]
+    assert world.record(good, "b").outcome is State.DONE
+
+
 def test_damage_to_a_shared_tensor_ends_the_job_and_names_the_method(world, teacher):
     runs = [world.run("poison", teacher=teacher, hyper={"kind": "damage"}), world.run("kd", teacher=teacher)]
     with pytest.raises(KdsegError, match="method poison: changed a tensor in place"):

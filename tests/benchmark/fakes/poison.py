@@ -8,7 +8,7 @@ from benchmark.method import Method
 
 
 class Poison(Method):
-    """NaN loss, NaN gradient, an exception, or damage to a shared tensor, at step `at`."""
+    """NaN loss, NaN gradient, an exception, or damage to a shared tensor, at step `at`; or an exception before."""
 
     title = "Poison"
     source = "tests"
@@ -16,7 +16,12 @@ class Poison(Method):
     taps = ("logits",)
 
     at: int = 2
-    kind: Literal["loss", "gradient", "raise", "damage"] = "loss"
+    kind: Literal["loss", "gradient", "raise", "damage", "stage"] = "loss"
+
+    def prepare(self, teacher, batches):
+        if self.kind == "stage":
+            next(iter(batches))
+            raise RuntimeError("bad start")
 
     def losses(self, student, teacher, target, step):
         logits = student["logits"]
