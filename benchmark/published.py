@@ -107,6 +107,7 @@ class PublishedTable(Frozen):
         where: its place in the source.
         protocol: one of ours, a description of another one, or `unknown`; `protocol_inferred`: nobody states it.
         initial: what the networks' backbones started from.
+        sweep: the file of `slurm/sweeps/` that trains it here.
     """
 
     name: str
@@ -120,6 +121,7 @@ class PublishedTable(Frozen):
     initial: Literal["imagenet", "scratch"] = "imagenet"
     kind: Kind
     note: str = ""
+    sweep: str = ""
     columns: tuple[Column, ...]
     rows: tuple[Row, ...]
 
@@ -211,13 +213,13 @@ def read_publication(path: Path) -> Publication:
 
 def numbers(found: Publication) -> list[Number]:
     """All cells of all tables of a source, column by column, in its order."""
-    return [
-        _number(found, table, row, column)
-        for table in found.tables
-        for column in table.columns
-        for row in table.rows
-        if column.name in row.values
-    ]
+    return [cell for table in found.tables for cell in table_numbers(found, table)]
+
+
+def table_numbers(found: Publication, table: PublishedTable) -> list[Number]:
+    """All cells of one table of a source, column by column."""
+    cells = [(row, column) for column in table.columns for row in table.rows if column.name in row.values]
+    return [_number(found, table, row, column) for row, column in cells]
 
 
 def _number(found: Publication, table: PublishedTable, row: Row, column: Column) -> Number:

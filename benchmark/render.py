@@ -14,13 +14,17 @@ from benchmark import typeset
 from benchmark.errors import KdsegError, unknown
 from benchmark.files import make_folder, write_bytes
 from benchmark.tables.main import PER_SEED
-from benchmark.tables.model import Cell, Table
+from benchmark.tables.model import Cell, Section, Table
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions
+    from rich.table import Table as RichTable
+    from rich.text import Text
 
 LETTERS = "abcdefghijklmnoprstuvwxyz"
 """What marks footnotes: every letter that has a superscript (q has none)."""
+NAME_WIDTH = 16
+"""Columns of a terminal that a row's name has at least; longer ones are folded."""
 NARROW = 100
 """Columns of a terminal that the values per seed need beside all else."""
 SUPERSCRIPTS = str.maketrans(LETTERS, "ᵃᵇᶜᵈᵉᶠᵍʰⁱʲᵏˡᵐⁿᵒᵖʳˢᵗᵘᵛʷˣʸᶻ")
@@ -70,16 +74,15 @@ class TerminalTable:
         from rich.text import Text
 
         table, marks = self.table, footnotes(self.table)
-        left_out = {PER_SEED} if options.max_width < NARROW else set()
         yield Text(table.title, style="bold underline")
         for section in table.sections:
             yield Text(f"\n{section.title}", style="bold")
             yield Text(section.setting, style="dim")
-            yield _terminal_section(section.columns, section.rows, marks, left_out)
+            yield from _terminal_parts(section, marks, options.max_width)
         for note, mark in marks.items():
             yield Text(f"{mark.translate(SUPERSCRIPTS)} {note}")
-        hidden = left_out and any(PER_SEED in section.columns for section in table.sections)
-        caption = [*table.caption, *[f"A terminal of {NARROW} columns shows the values per seed."] * bool(hidden)]
+        hidden = options.max_width < NARROW and any(PER_SEED in section.columns for section in table.sections)
+        caption = [*table.caption, *[f"A terminal of {NARROW} columns shows the values per seed."] * hidden]
         yield Text(("\n" if marks else "") + " ".join(caption), style="dim")
         if table.missing:
             yield Text("\n" + "\n".join(table.missing))
@@ -158,25 +161,44 @@ def _csv_field(value: Any) -> str:
     return repr(value) if isinstance(value, float) else str(value)
 
 
-def _terminal_section(
-    columns: Sequence[str], rows: Sequence[Sequence[Cell]], marks: dict[str, str], left_out: set[str]
-) -> Any:
-    from rich import box
-    from rich.table import Table as RichTable
+def _terminal_parts(section: Section, marks: dict[str, str], width: int) -> Iterator[Any]:
+    """The section as one Rich table, or as several side by side parts where a terminal is not wide enough."""
+    hidden = {PER_SEED} if width < NARROW else set()
+    shown = [place for place, name in enumerate(section.columns) if place and name not in hidden]
+    texts = {place: [_terminal_cell(row[place], marks) for row in section.rows] for place in (0, *shown)}
+    # Names may be folded, in cells and in the head; numbers may not.
+    widths = {
+        place: max([*(len(word) for word in section.columns[place].split()), *(len(text) for text in texts[place])])
+        for place in shown
+    }
+    left, parts = 0, []
+    for place in shown:
+        if left < widths[place] + 2:
+            parts.append([])
+            left = width - NAME_WIDTH - 3
+        parts[-1].append(place)
+        left -= widths[place] + 2
+    for part in parts:
+        yield _terminal_table(section, texts, widths, part)
+
+
+def _terminal_cell(cell: Cell, marks: dict[str, str]) -> Text:
     from rich.text import Text
 
+    text = Text(cell.text, style="bold" if cell.bold else "")
+    return text.append(",".join(marks[note] for note in cell.notes).translate(SUPERSCRIPTS))
+
+
+def _terminal_table(
+    section: Section, texts: dict[int, list[Text]], widths: dict[int, int], part: Sequence[int]
+) -> RichTable:
+    from rich import box
+    from rich.table import Table as RichTable
+
     made = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    shown = [place for place, name in enumerate(columns) if name not in left_out]
-    for place in shown:
-        # Names may be folded, in cells and in the head; numbers may not.
-        width = max([*(len(word) for word in columns[place].split()), *(len(row[place].text) for row in rows)])
-        made.add_column(
-            columns[place], justify="right" if place else "left", min_width=width if place else 16, overflow="fold"
-        )
-    for row in rows:
-        texts = []
-        for cell in (row[place] for place in shown):
-            text = Text(cell.text, style="bold" if cell.bold else "")
-            texts.append(text.append(",".join(marks[note] for note in cell.notes).translate(SUPERSCRIPTS)))
-        made.add_row(*texts)
+    made.add_column(section.columns[0], min_width=NAME_WIDTH, overflow="fold")
+    for place in part:
+        made.add_column(section.columns[place], justify="right", width=widths[place], overflow="fold")
+    for row in zip(*(texts[place] for place in (0, *part)), strict=True):
+        made.add_row(*row)
     return made

@@ -45,6 +45,7 @@ th, td {{ padding: .2rem .6rem; text-align: right; vertical-align: top; }}
 th {{ font-weight: 600; }}
 td {{ white-space: nowrap; }}
 th:first-child, td:first-child {{ text-align: left; white-space: normal; min-width: 10rem; }}
+sup {{ line-height: 0; }}
 .notes, .caption {{ font-size: .9rem; max-width: 60rem; }}
 </style>
 </head>
@@ -60,10 +61,10 @@ def to_latex(table: Table, marks: Mapping[str, str]) -> str:
 
     It is made to be `\\input`; the document needs `PREAMBLE`.
     """
-    parts = [f"% {table.title}; needs {PREAMBLE}"]
+    parts = [f"% {table.name}; needs {PREAMBLE}"]
     for section in table.sections:
         cells = [[_latex_cell(cell, marks) for cell in row] for row in section.rows]
-        styled = _styler([latex_text(name) for name in section.columns], cells)
+        styled = _styler([_latex_head(name) for name in section.columns], cells)
         head = f"{latex_text(table.title)}: {latex_text(section.title)}. {latex_text(section.setting)}."
         columns = "l" + "r" * (len(section.columns) - 1)
         if len(section.rows) > LONG:
@@ -103,6 +104,12 @@ def to_html(table: Table, marks: Mapping[str, str]) -> str:
         lines = "".join(f"<pre>{escape(line)}</pre>" for line in commands)
         parts.append(f'<div class="missing"><p>{escape(first)}</p>{lines}</div>')
     return PAGE.format(title=escape(table.title), body="\n".join(parts))
+
+
+def _latex_head(name: str) -> str:
+    """The head of a column; a pair takes two lines."""
+    teacher, arrow, student = name.partition(" → ")
+    return f"\\shortstack[r]{{{latex_text(teacher + arrow)}\\\\{latex_text(student)}}}" if arrow else latex_text(name)
 
 
 def latex_text(text: str) -> str:

@@ -17,7 +17,7 @@ ENOUGH = 3
 
 
 class Verdict(StrEnum):
-    """What can be said; `UNKNOWN`: the published number is not known to us, so nothing can."""
+    """What can be said; `NONE`: nothing can, as the published number is unknown to us or a seed of ours is missing."""
 
     NOT_COMPARABLE = "not comparable"
     NOT_RUN = "not run"
@@ -25,7 +25,7 @@ class Verdict(StrEnum):
     REPRODUCED = "reproduced"
     WITHIN_NOISE = "within noise"
     NOT_REPRODUCED = "not reproduced"
-    UNKNOWN = "–"
+    NONE = "–"
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,26 @@ from collections.abc import Callable, Iterable
 
 from benchmark.errors import unknown
 from benchmark.results import Results
+from benchmark.tables.ablation import ablation_tables
+from benchmark.tables.classes import class_tables
+from benchmark.tables.cost import clock_tables, cost_tables
+from benchmark.tables.layout import anchor_tables, paper_tables
 from benchmark.tables.main import main_tables
 from benchmark.tables.model import Cell, Section, Table
+from benchmark.tables.pooled import pooled_tables
+from benchmark.tables.reproduction import reproduction_tables
 
-KINDS: dict[str, Callable[[Results], list[Table]]] = {"main": main_tables}
+KINDS: dict[str, Callable[[Results], list[Table]]] = {
+    "reproduction": reproduction_tables,
+    "main": main_tables,
+    "paper": paper_tables,
+    "anchors": anchor_tables,
+    "ablation": ablation_tables,
+    "pooled": pooled_tables,
+    "cost": cost_tables,
+    "wall-clock": clock_tables,
+    "classes": class_tables,
+}
 """The kinds of tables, in the order of a report."""
 
 
