@@ -14,8 +14,8 @@ from benchmark.errors import KdsegError
 WORK_DIR = Path("work_dirs")
 COHORT = 16
 MODULES = {
-    "train": "training", "clean": "training", "sweep": "sweeping", "submit": "sweeping",
-    "status": "reading", "tables": "reading", "figures": "reading",
+    "train": "training", "clean": "training", "sweep": "sweeping", "submit": "sweeping", "retry": "sweeping",
+    "status": "watching", "logs": "watching", "cancel": "watching", "tables": "reading", "figures": "reading",
     "export": "deploying", "eval": "deploying", "predict": "deploying",
     "list": "listing", "show": "listing", "analyze": "listing", "doctor": "listing",
     "new-baseline": "authoring", "import-checkpoint": "deploying", "data": "data",
@@ -94,19 +94,42 @@ def parser() -> argparse.ArgumentParser:
     submit = command(
         "submit", "submit a sweep to Slurm and return at once", "kdseg submit slurm/sweeps/tiny.yaml --profile local"
     )  # fmt: skip
-    _sweep(submit)
-    submit.add_argument("--profile", required=True, help="a cluster's, of slurm/profiles/ or a file of yours")
+    _launching(submit, profile_required=True)
     submit.add_argument(
         "--only", default="", metavar="KEY=VALUE,...", help="some of the runs, and their teachers: method, student, "
         "teacher, seed, dataset or protocol; a key given twice means either",
     )  # fmt: skip
-    submit.add_argument("--dry-run", action="store_true", help="show what would be submitted, and ask Slurm about it")
-    submit.add_argument("--max-parallel", type=positive, help="most jobs at the same time (default: the profile's)")
 
-    status = command("status", "what the runs of a sweep are at", "kdseg status demo --work-dir work_dirs/demo")
+    retry = command(
+        "retry", "submit failed runs again, and students that were cancelled with their teacher",
+        "kdseg retry slurm/sweeps/tiny.yaml --failed oom,node --mem-gb 64",
+    )  # fmt: skip
+    _launching(retry, profile_required=False)
+    retry.add_argument(
+        "--failed", required=True, metavar="CAUSE,...", help="of oom, timeout, node, error, cancelled, and diverged: "
+        "whose record is then moved aside",
+    )  # fmt: skip
+    retry.add_argument("--mem-gb", type=float, help="memory of a job, instead of the profile's")
+    retry.add_argument("--timeout-min", type=positive, help="time limit of a job, instead of the profile's")
+
+    status = command(
+        "status", "what the runs of a sweep are at; exit code 0: all done, 1: something needs you, 3: not finished",
+        "kdseg status demo --work-dir work_dirs/demo",
+    )  # fmt: skip
     status.add_argument("sweep", nargs="?", help="name of a started sweep (default: all)")
+    status.add_argument("--all", action="store_true", help="a line for every run")
+    status.add_argument("--watch", action="store_true", help="look again every ten seconds, as long as something runs")
     status.add_argument("--format", choices=("table", "json"), default="table")
     _store(status)
+
+    logs = command("logs", "the end of a run's logs", "kdseg logs 7c1d04a5 --work-dir work_dirs/demo")
+    logs.add_argument("run", help="the start of its id, or its folder")
+    logs.add_argument("--lines", type=positive, default=40, help="of each file (default 40)")
+    _store(logs)
+
+    cancel = command("cancel", "take a sweep's jobs out of the queue", "kdseg cancel demo --work-dir work_dirs/demo")
+    cancel.add_argument("sweep", help="name of a submitted sweep")
+    _store(cancel)
 
     tables = command(
         "tables", "tables from records, with verdicts on what was published",
@@ -221,8 +244,18 @@ def _store(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--work-dir", type=Path, default=WORK_DIR, help=f"where runs are kept (default {WORK_DIR})")
 
 
+def _launching(sub: argparse.ArgumentParser, profile_required: bool) -> None:
+    _sweep(sub)
+    sub.add_argument(
+        "--profile", required=profile_required, help="a cluster's, of slurm/profiles/ or a file of yours"
+        + ("" if profile_required else " (default: the one that the sweep was last submitted with)"),
+    )  # fmt: skip
+    sub.add_argument("--dry-run", action="store_true", help="show what would be submitted, and ask Slurm about it")
+    sub.add_argument("--max-parallel", type=positive, help="most jobs at the same time (default: the profile's)")
+
+
 def _sweep(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument("sweep", type=Path, help="a sweep file, see slurm/sweeps/")
+    sub.add_argument("sweep", help="a sweep file, or the name of one in slurm/sweeps/")
     sub.add_argument(
         "--cohort",
         type=positive,

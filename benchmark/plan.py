@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+import slurm
 from benchmark import definitions
 from benchmark.errors import KdsegError, unknown
 from benchmark.files import find_weights, register
@@ -29,6 +30,7 @@ from benchmark.runs import (
     run_recipe,
 )
 
+SWEEPS = Path(slurm.__path__[0]) / "sweeps"
 FILTERS: dict[str, Callable[[Run], str]] = {
     "method": lambda run: run.method.name,
     "student": lambda run: run.model,
@@ -90,6 +92,20 @@ class Plan:
 def load_sweep(path: Path) -> Sweep:
     """Read and check a sweep file; an unknown key is an error with near matches."""
     return parse(Sweep, read_yaml(path), path.name)
+
+
+def sweep_file(given: str) -> Path:
+    """The file of a sweep that is named by its path, or by its name in `slurm/sweeps/`.
+
+    Raises:
+        KdsegError: there is none of that name (with near matches).
+    """
+    if given.endswith((".yaml", ".yml")):
+        return Path(given)
+    shipped = {file.stem: file for file in SWEEPS.glob("*.yaml")}
+    if given not in shipped:
+        raise unknown("sweep", given, shipped)
+    return shipped[given]
 
 
 def plan_sweep(sweep: Sweep, weights_dir: Path | None = None) -> Plan:

@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import BaseModel, ConfigDict
 
 from benchmark.errors import KdsegError
 from benchmark.files import file_sha256, make_folder, write_bytes, write_json
@@ -171,6 +172,31 @@ class Record(Frozen):
     student_sha256: str | None
 
 
+class _Miou(BaseModel):
+    miou: float
+
+
+class _Result(BaseModel):
+    last: _Miou
+
+
+class Brief(BaseModel):
+    """What `status` reads of a record; all else in it is not even looked at."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    schema_version: int
+    id: str
+    outcome: State
+    iterations: int
+    result: _Result | None
+
+    @property
+    def miou(self) -> float | None:
+        """mIoU of the last iteration in percent; None if it diverged."""
+        return self.result.last.miou if self.result else None
+
+
 class RunDirectory:
     """One run's files."""
 
@@ -222,6 +248,26 @@ class RunDirectory:
         """The record, if the run is finished; a damaged one is an error."""
         file = self.path / "record.json"
         return read_record(file) if file.exists() else None
+
+    def brief(self) -> Brief | None:
+        """The outcome alone, if the run is finished: what is read of thousands of records at once.
+
+        Raises:
+            KdsegError: the record cannot be read, or is another run's.
+        """
+        file = self.path / "record.json"
+        try:
+            found = Brief.model_validate_json(file.read_bytes())
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError) as error:
+            raise KdsegError(f"{file}: not readable as a record: {' '.join(str(error).split())[:200]}") from None
+        if found.schema_version != SCHEMA:
+            record = read_record(file)
+            found = Brief.model_validate(record.model_dump(include={*Brief.model_fields}))
+        if found.id != self.id:
+            raise KdsegError(f"{file}: is the record of another run, {found.id}")
+        return found
 
     def damage(self) -> str | None:
         """What is wrong with the record or the areas it names; None if all is whole, or there is no record."""

@@ -7,6 +7,7 @@ import re
 import subprocess
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 from benchmark.errors import KdsegError
@@ -41,12 +42,14 @@ class Seen:
     Attributes:
         state: Slurm's word, such as PENDING.
         reason: why it is pending.
+        started: when its latest attempt began, in seconds since the epoch; None if it has not.
         exit_code: `code:signal` of an ended one.
     """
 
     state: str
     name: str
     reason: str = ""
+    started: float | None = None
     exit_code: str = ""
 
     @property
@@ -73,6 +76,11 @@ def call(*command: str) -> str:
         said = " ".join((done.stderr.strip() or done.stdout.strip()).split())
         raise KdsegError(f"{command[0]}: {said[:400] or f'exit code {done.returncode}'}")
     return done.stdout
+
+
+def cluster() -> str:
+    """The name of this cluster."""
+    return read_config(call("scontrol", "show", "config")).get("ClusterName", "")
 
 
 def limits() -> Limits:
@@ -102,7 +110,7 @@ def poll(entries: Iterable[Submission]) -> dict[str, Seen]:
     Raises:
         KdsegError: Slurm does not answer.
     """
-    seen = read_squeue(call("squeue", "-h", "-r", "-t", "all", "-u", getpass.getuser(), "-o", "%i|%T|%r|%j"))
+    seen = read_squeue(call("squeue", "-h", "-r", "-t", "all", "-u", getpass.getuser(), "-o", "%i|%T|%S|%r|%j"))
     gone = [
         entry for entry in entries
         if entry.job and any(entry.element(index) not in seen for index in range(len(entry.runs)))
@@ -118,12 +126,13 @@ def poll(entries: Iterable[Submission]) -> dict[str, Seen]:
 
 
 def read_squeue(text: str) -> dict[str, Seen]:
-    """Element id -> state, of `squeue -h -r -o %i|%T|%r|%j`."""
+    """Element id -> state, of `squeue -h -r -o %i|%T|%S|%r|%j`."""
     found = {}
     for line in text.splitlines():
-        if line.count("|") >= 3:
-            key, state, reason, name = line.split("|", 3)
-            found[key] = Seen(state=state, name=name, reason="" if reason == "None" else reason)
+        if line.count("|") >= 4:
+            key, state, start, reason, name = line.split("|", 4)
+            began = None if state == "PENDING" or start == "N/A" else datetime.fromisoformat(start).timestamp()
+            found[key] = Seen(state=state, name=name, reason="" if reason == "None" else reason, started=began)
     return found
 
 

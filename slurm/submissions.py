@@ -12,6 +12,7 @@ import stat
 import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -52,7 +53,8 @@ class Submission(Frozen):
         return Path(self.folder) / f"{self.element(index)}_0_log.{kind}"
 
 
-class Attempt(Frozen):
+@dataclass(frozen=True)
+class Attempt:
     """The latest submission of a run."""
 
     submission: Submission
@@ -116,7 +118,7 @@ def submissions(work_dir: Path) -> list[Submission]:
 def attempts(entries: Iterable[Submission]) -> dict[str, Attempt]:
     """Run id -> its latest submission, of those that reached Slurm."""
     return {
-        run: Attempt.model_construct(submission=entry, index=index)
+        run: Attempt(entry, index)
         for entry in entries
         if entry.job
         for index, runs in enumerate(entry.runs)

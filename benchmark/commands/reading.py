@@ -1,9 +1,7 @@
-"""Commands that read what runs left: `status`, `tables`, `figures`. They import no torch."""
+"""Commands that read what runs left: `tables`, `figures`. They import no torch."""
 
 from __future__ import annotations
 
-import json
-import sys
 from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
@@ -11,37 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from benchmark.commands.output import print_table, say_where
+from benchmark.commands.output import say_where
 from benchmark.errors import KdsegError, unknown
-from benchmark.runs import Run
-from benchmark.store import RunDirectory, State, Status, manifests, records
+from benchmark.store import RunDirectory, manifests, records
 
 if TYPE_CHECKING:
     from benchmark.results import Results
-
-
-def status(arguments: Namespace) -> int:
-    """`kdseg status`: the state of every run; 0 all done, 1 something failed or diverged, 3 not finished yet."""
-    known = manifests(arguments.work_dir)
-    if arguments.sweep and arguments.sweep not in known:
-        raise unknown("sweep", arguments.sweep, known, f"{arguments.work_dir}")
-    chosen = [known[arguments.sweep]] if arguments.sweep else list(known.values())
-    runs = {run.id: run for manifest in chosen for run in manifest.runs}
-    if not arguments.sweep:
-        for file in sorted((arguments.work_dir / "runs").glob("*/run.json")):
-            try:
-                runs.setdefault(file.parent.name, RunDirectory(arguments.work_dir, file.parent.name).inputs())
-            except KdsegError as error:
-                print(f"left out: {error}", file=sys.stderr)
-    rows = [_status_row(run, arguments.work_dir) for run in runs.values()]
-    if arguments.format == "json":
-        print(json.dumps(rows, indent=1))
-    else:
-        print_table(f"{len(rows)} runs in {arguments.work_dir}", rows)
-    states = {row["state"] for row in rows}
-    if states & {State.FAILED, State.DIVERGED, State.STALE}:
-        return 1
-    return 0 if states <= {State.DONE} else 3
 
 
 def tables(arguments: Namespace) -> int:
@@ -90,23 +63,6 @@ def figures(arguments: Namespace) -> int:
         {"figures": [str(path) for path in figure6(with_delta(records_frame(_records(arguments.work_dir))), out)]}
     )
     return 0
-
-
-def _status_row(run: Run, work_dir: Path) -> dict[str, Any]:
-    directory = RunDirectory(work_dir, run.id)
-    try:
-        now, record = directory.status(), directory.record()
-    except KdsegError as error:
-        now = Status(state=State.FAILED, iteration=0, iterations=0, time=0, host="", pid=0, message=str(error))
-        record = None
-    state = record.outcome if record else now.state if now else State.WAITING
-    done = f"{record.result.last.miou:.2f}" if record and record.result else ""
-    progress = f"{now.iteration}/{now.iterations}" if now else ""
-    return {
-        "run": run.id, "model": run.model, "teacher": run.teacher.model if run.teacher else "–",
-        "method": run.method.variant, "seed": run.seed, "state": str(state), "iteration": progress, "mIoU": done,
-        "message": now.message if now else "",
-    }  # fmt: skip
 
 
 def _reason(work_dir: Path) -> Callable[[str], str]:

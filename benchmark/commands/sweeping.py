@@ -1,9 +1,11 @@
-"""Commands that launch sweeps: `sweep` here, `submit` on a cluster."""
+"""Commands that launch sweeps: `sweep` here, `submit` and `retry` on a cluster."""
 
 from __future__ import annotations
 
+import shlex
 import sys
 from argparse import Namespace
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,7 +17,6 @@ if TYPE_CHECKING:
     from benchmark.plan import Plan
     from slurm.agenda import Agenda, Known
     from slurm.arrays import Array
-    from slurm.profiles import Profile
     from slurm.queue import Limits
     from slurm.submissions import Submission
     from slurm.submit import Batch
@@ -51,67 +52,95 @@ def sweep(arguments: Namespace) -> int:
 def submit(arguments: Namespace) -> int:
     """`kdseg submit`: the jobs of a sweep to Slurm, but for runs that are done, run or wait already."""
     from benchmark.plan import chosen
-    from slurm import queue, submissions
-    from slurm.agenda import agenda, known
-    from slurm.profiles import load_profile
 
-    arguments.work_dir = arguments.work_dir.resolve()
-    profile = load_profile(arguments.profile)
     plan = planned(arguments)
-    runs = chosen(plan.manifest.runs, arguments.only)
+    return _launch(arguments, plan, lambda _: chosen(plan.manifest.runs, arguments.only))
+
+
+def retry(arguments: Namespace) -> int:
+    """`kdseg retry`: failed runs once more, and the students that were cancelled because their teacher failed."""
+    from slurm.again import chosen_again, put_aside, wanted_causes
+
+    plan, work_dir = planned(arguments), arguments.work_dir
+    causes = wanted_causes(arguments.failed)
+
+    def choose(now: Known) -> set[str]:
+        again = chosen_again(plan.manifest.runs, work_dir, now, causes)
+        if not again:
+            raise KdsegError(f"sweep {plan.manifest.sweep}: no run failed by {arguments.failed}; see kdseg status")
+        if not arguments.dry_run:
+            put_aside(again, work_dir)
+        return again
+
+    return _launch(arguments, plan, choose)
+
+
+def _launch(arguments: Namespace, plan: Plan, choose: Callable[[Known], set[str]]) -> int:
+    """Submit those of the chosen runs that are neither done nor live, or show it (`--dry-run`)."""
+    from slurm import queue, submissions
+    from slurm.agenda import agenda, known, room
+    from slurm.submit import Batch
+    from slurm.submit import submit as submit_batch
+
+    arguments.work_dir = work_dir = arguments.work_dir.resolve()
     limits = queue.limits()
-    with submissions.lock(arguments.work_dir):
-        now = known(arguments.work_dir, limits.cluster, finished(arguments.work_dir, plan))
-        found = agenda(plan.manifest.runs, runs, arguments.work_dir, now)
+    with submissions.lock(work_dir):
+        now = known(work_dir, limits.cluster, finished(work_dir, plan))
+        found = agenda(plan.manifest.runs, choose(now), work_dir, now)
         _say_skips(plan)
         _say_agenda(plan, found)
         if not found.todo:
             print("nothing to submit")
             return 0
-        return launch(arguments, plan, profile, limits, now, found)
+        name = arguments.profile or _last_profile(work_dir, plan.manifest.sweep)
+        elements = {run: now.attempts[run].element for run in found.live if run in now.attempts}
+        made = _arrays(arguments, plan, name, limits, found)
+        batch = Batch(plan.manifest.sweep, name, work_dir, limits, made, elements, now.counts)
+        if arguments.dry_run:
+            return _dry_run(batch)
+        write_manifest(work_dir, plan.manifest)
+        left = submit_batch(batch, room(limits, now), _say_submitted)
+    if left:
+        print(f"{left} jobs left: the queue takes {limits.jobs} of yours at a time; submit again once some are done")
+    print(f"kdseg status {plan.manifest.sweep} --work-dir {shlex.quote(str(work_dir))}")
+    return 0
 
 
-def launch(arguments: Namespace, plan: Plan, profile: Profile, limits: Limits, now: Known, found: Agenda) -> int:
-    """Submit what an agenda says is to be launched, or show it (`--dry-run`)."""
+def _arrays(arguments: Namespace, plan: Plan, name: str, limits: Limits, found: Agenda) -> list[Array]:
+    """The arrays of the runs that are to be launched, with what the profile gives them."""
     from benchmark.plan import cohorts
-    from slurm.agenda import room
     from slurm.arrays import arrays
-    from slurm.profiles import allot
-    from slurm.submit import Batch
-    from slurm.submit import submit as submit_batch
+    from slurm.profiles import allot, load_profile
 
-    work_dir = arguments.work_dir
+    profile = load_profile(name)
     root = arguments.data_root.resolve() if arguments.data_root else None
     jobs = cohorts(
-        plan.restricted(found.todo), work_dir, root, execution(arguments), arguments.cohort,
+        plan.restricted(found.todo), arguments.work_dir, root, execution(arguments), arguments.cohort,
         arguments.allow_off_protocol,
     )  # fmt: skip
-    resources = allot(profile, jobs, arguments.profile)
-    space = room(limits, now)
-    unfinished = {run.id for run in found.todo} | set(found.live)
-    made = arrays(
-        list(zip(jobs, resources, strict=True)), unfinished, min(limits.array, limits.jobs or limits.array),
-        arguments.max_parallel or profile.array_parallelism,
+    changes = {key: getattr(arguments, key) for key in ("mem_gb", "timeout_min") if getattr(arguments, key, None)}
+    resources = [given.model_copy(update=changes) for given in allot(profile, jobs, name)]
+    return arrays(
+        list(zip(jobs, resources, strict=True)), {run.id for run in found.todo} | set(found.live),
+        min(limits.array, limits.jobs or limits.array), arguments.max_parallel or profile.array_parallelism,
     )  # fmt: skip
-    elements = {run: now.attempts[run].element for run in found.live if run in now.attempts}
-    batch = Batch(plan.manifest.sweep, arguments.profile, work_dir, limits, made, elements, now.counts)
-    if arguments.dry_run:
-        return _dry_run(batch)
-    write_manifest(work_dir, plan.manifest)
-    left = submit_batch(batch, space, _say_submitted)
-    if left:
-        print(
-            f"{left} jobs are left: the queue takes {limits.jobs} of yours at a time; submit again once some are done"
-        )
-    print(f"kdseg status {plan.manifest.sweep} --work-dir {work_dir}")
-    return 0
+
+
+def _last_profile(work_dir: Path, sweep: str) -> str:
+    """The profile that a sweep was submitted with last."""
+    from slurm.submissions import submissions
+
+    used = [entry.profile for entry in submissions(work_dir) if entry.sweep == sweep]
+    if not used:
+        raise KdsegError(f"sweep {sweep}: was not submitted from {work_dir}; use kdseg submit")
+    return used[-1]
 
 
 def planned(arguments: Namespace) -> Plan:
     """The plan of the sweep file that is named, checked against its protocol."""
-    from benchmark.plan import check_on_protocol, load_sweep, plan_sweep
+    from benchmark.plan import check_on_protocol, load_sweep, plan_sweep, sweep_file
 
-    wanted = load_sweep(arguments.sweep)
+    wanted = load_sweep(sweep_file(arguments.sweep))
     if changes := select_on(arguments):
         wanted = wanted.model_copy(
             update={"name": f"{wanted.name}-{arguments.select_on}", "overrides": wanted.overrides | changes}

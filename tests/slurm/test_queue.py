@@ -1,10 +1,14 @@
+from datetime import datetime
+
 from slurm.queue import Seen, expand, read_config, read_sacct, read_squeue
 
 
 def test_squeue_lines_are_read_whatever_others_call_their_jobs():
-    text = "7_0|RUNNING|None|tiny.1\n7_1|PENDING|Dependency|tiny.1\n9|PENDING|Priority|a|b\n\n"
+    text = (
+        "7_0|RUNNING|2026-11-25T08:00:00|None|tiny.1\n7_1|PENDING|N/A|Dependency|tiny.1\n9|PENDING|N/A|Priority|a|b\n\n"
+    )
     assert read_squeue(text) == {
-        "7_0": Seen("RUNNING", "tiny.1"),
+        "7_0": Seen("RUNNING", "tiny.1", started=datetime(2026, 11, 25, 8).timestamp()),
         "7_1": Seen("PENDING", "tiny.1", reason="Dependency"),
         "9": Seen("PENDING", "a|b", reason="Priority"),
     }

@@ -1,0 +1,50 @@
+"""Which failed runs are to be launched again, and what has to give way before."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from benchmark.errors import unknown
+from benchmark.runs import Run
+from benchmark.store import RunDirectory, State
+from slurm.agenda import Known
+from slurm.states import At, Cause, run_states
+
+CAUSES = (*Cause, At.DIVERGED)
+
+
+def wanted_causes(text: str) -> set[str]:
+    """`oom,node` as a set.
+
+    Raises:
+        KdsegError: there is no such cause (with near matches).
+    """
+    found = {part.strip() for part in text.split(",")}
+    for name in found - {str(cause) for cause in CAUSES}:
+        raise unknown("cause", name, map(str, CAUSES), "--failed")
+    return found
+
+
+def chosen_again(runs: Iterable[Run], work_dir: Path, now: Known, causes: set[str]) -> set[str]:
+    """The ids of runs that failed by one of `causes`, and of students that wait for one of them in vain."""
+    runs = {run.id: run for run in runs}
+    states = {state.id: state for state in run_states(runs, work_dir, now)}
+    failed = {
+        id_
+        for id_, state in states.items()
+        if (state.at is At.FAILED and state.cause in causes) or (state.at is At.DIVERGED and "diverged" in causes)
+    }
+    idle = {id_ for id_, state in states.items() if state.at in (At.FAILED, At.WAITING, At.STOPPED)}
+    return failed | {id_ for id_ in idle if (teacher := runs[id_].teacher) and teacher.id in failed}
+
+
+def put_aside(ids: Iterable[str], work_dir: Path) -> None:
+    """Rename the records of diverged runs, so that they are made again; nothing is lost."""
+    for id_ in ids:
+        directory = RunDirectory(work_dir, id_)
+        brief = directory.brief()
+        if brief and brief.outcome is State.DIVERGED:
+            file = directory.path / "record.json"
+            number = len(list(directory.path.glob("record.json.diverged*")))
+            file.replace(file.with_name(f"record.json.diverged{number or ''}"))
