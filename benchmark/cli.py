@@ -16,6 +16,7 @@ COHORT = 16
 MODULES = {
     "train": "training", "clean": "training", "sweep": "sweeping", "submit": "sweeping", "retry": "sweeping",
     "status": "watching", "logs": "watching", "cancel": "watching", "tables": "reading", "figures": "reading",
+    "compare": "reading", "collect": "reading", "records": "reading",
     "export": "deploying", "eval": "deploying", "predict": "deploying",
     "list": "listing", "show": "listing", "analyze": "listing", "doctor": "listing",
     "new-baseline": "authoring", "import-checkpoint": "deploying", "data": "data",
@@ -141,6 +142,35 @@ def parser() -> argparse.ArgumentParser:
     )
     tables.add_argument("--out", type=Path, help="where to write (default: tables/ in the work directory)")
     _store(tables)
+
+    compare = command(
+        "compare", "two runs or cells, paired per seed and per image",
+        "kdseg compare kd heteroakd --work-dir work_dirs/demo",
+    )  # fmt: skip
+    for side in ("first", "second"):
+        compare.add_argument(
+            side, help="a run's id, a cell's key (column `cell` of the tables' CSV) or the start of one, or a method's "
+            "name where one cell alone has it",
+        )  # fmt: skip
+    compare.add_argument("--format", choices=("terminal", "md", "csv", "tex", "html"), default="terminal")
+    _store(compare)
+
+    collect = command(
+        "collect", "all runs as one CSV, with a data dictionary beside it",
+        "kdseg collect --work-dir work_dirs/demo --out runs.csv",
+    )  # fmt: skip
+    collect.add_argument("--out", type=Path, help="the CSV to write (default: runs.csv in the work directory)")
+    _store(collect)
+
+    moving = command(
+        "records", "records to and from other machines, checked and merged without duplicates",
+        "kdseg records export records.tar.gz --work-dir work_dirs/demo",
+    )  # fmt: skip
+    moving.set_defaults(function="move_records")
+    moving.add_argument("action", choices=("export", "import"))
+    moving.add_argument("file", type=Path, help="the archive, .tar.gz")
+    moving.add_argument("--students", action="store_true", help="export: the students' weights, too")
+    _store(moving)
 
     figures = command("figures", "figures from records", "kdseg figures --fig 6 --work-dir work_dirs/demo")
     figures.add_argument("--fig", choices=("6",), default="6", help="6: mIoU against hyper-parameters")

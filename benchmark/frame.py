@@ -29,8 +29,8 @@ INPUTS = (
 )  # fmt: skip
 SCORES = ("miou_last", "miou_best", "best_iteration", "macc", "aacc", "iterations", "diverged_at", "curve", "iou")
 COSTS = (
-    "step_s", "teacher_s", "data_s", "iteration_s", "wall_s", "memory_mb", "parameters", "extra_parameters", "cohort",
-    "devices",
+    "step_s", "teacher_s", "data_s", "iteration_s", "wall_s", "share_s", "single_s", "gpu_s", "memory_mb", "parameters",
+    "extra_parameters", "cohort", "devices",
 )  # fmt: skip
 ORIGIN = ("commit", "dirty", "device", "processor")
 COLUMNS = (*INPUTS, *SCORES, *COSTS, *ORIGIN, "images", "teacher_miou")
@@ -41,7 +41,7 @@ _DTYPES = {
     ),
     "float64": (
         "miou_last", "miou_best", "macc", "aacc", "step_s", "teacher_s", "data_s", "iteration_s", "wall_s", "memory_mb",
-        "teacher_miou",
+        "share_s", "single_s", "gpu_s", "teacher_miou",
     ),
     "boolean": ("heterogeneous", "dirty", "off_protocol"),
 }  # fmt: skip

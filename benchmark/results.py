@@ -24,8 +24,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Areas:
-    """A run's areas (images, 4, classes), and the block of each image."""
+    """A run's areas (images, 4, classes), and name and block of each image."""
 
+    names: list[str]
     values: np.ndarray
     blocks: list[str]
 
@@ -103,4 +104,4 @@ class Results:
             names, values = read_areas(file)
         except (OSError, ValueError, KeyError) as error:
             raise KdsegError(f"{file}: cannot be read: {error}") from None
-        return Areas(values, blocks(names, definitions.dataset(self.rows[run_id]["dataset"])))
+        return Areas(names, values, blocks(names, definitions.dataset(self.rows[run_id]["dataset"])))

@@ -1,7 +1,8 @@
-"""Commands that read what runs left: `tables`, `figures`. They import no torch."""
+"""Commands that read what runs left: `tables`, `compare`, `figures`, `collect`, `records`. They import no torch."""
 
 from __future__ import annotations
 
+import sys
 from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
@@ -34,6 +35,48 @@ def tables(arguments: Namespace) -> int:
             Console().print(to_terminal(table))
     say_where({"tables": [str(path) for path in written], "records": [str(_record_folder(arguments.work_dir))]})
     return 0
+
+
+def compare(arguments: Namespace) -> int:
+    """`kdseg compare`: two runs or cells, paired per seed and per image."""
+    from benchmark.comparison import compare_runs
+    from benchmark.render import RENDERERS, to_terminal
+    from benchmark.tables.comparison import comparison_table
+
+    made = comparison_table(compare_runs(results(arguments.work_dir), arguments.first, arguments.second))
+    if arguments.format == "terminal":
+        Console().print(to_terminal(made))
+    else:
+        print(RENDERERS[arguments.format](made), end="")
+    return 0
+
+
+def collect(arguments: Namespace) -> int:
+    """`kdseg collect`: all runs as one CSV with a data dictionary."""
+    from benchmark.collection import write_collection
+
+    file = arguments.out or arguments.work_dir / "runs.csv"
+    say_where({"collected": write_collection(results(arguments.work_dir), file)})
+    return 0
+
+
+def move_records(arguments: Namespace) -> int:
+    """`kdseg records`: to and from other machines; 1 if something was left out."""
+    from benchmark.transfer import export_records, import_records
+
+    work_dir, file = arguments.work_dir, arguments.file
+    if arguments.action == "export":
+        folders = [path.parent for path in _record_folder(work_dir).glob("*/record.json")]
+        faults = export_records(folders, (work_dir / "sweeps").glob("*.json"), file, arguments.students)
+        print(f"{len(folders) - len(faults)} records: {file}")
+    else:
+        folder = _record_folder(work_dir) if any(work_dir.glob("*/record.json")) else work_dir / "runs"
+        made = import_records(file, lambda run_id: folder / run_id, work_dir / "sweeps")
+        faults = made.refused
+        print(f"{len(made.new)} new records, {len(made.known)} were there already: {folder}")
+    for fault in faults:
+        print(f"left out: {fault}", file=sys.stderr)
+    return 1 if faults else 0
 
 
 def results(work_dir: Path) -> Results:
