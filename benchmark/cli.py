@@ -14,7 +14,8 @@ from benchmark.errors import KdsegError
 WORK_DIR = Path("work_dirs")
 COHORT = 16
 MODULES = {
-    "train": "training", "clean": "training", "sweep": "sweeping", "submit": "sweeping", "retry": "sweeping",
+    "train": "training", "clean": "training",
+    "plan": "planning", "sweep": "sweeping", "submit": "sweeping", "retry": "sweeping",
     "status": "watching", "logs": "watching", "cancel": "watching", "tables": "reading", "figures": "reading",
     "compare": "reading", "collect": "reading", "records": "reading",
     "export": "deploying", "eval": "deploying", "predict": "deploying",
@@ -91,6 +92,10 @@ def parser() -> argparse.ArgumentParser:
     sweep = command("sweep", "run a sweep here, in several processes", "kdseg sweep slurm/sweeps/tiny.yaml --jobs 2")
     sweep.add_argument("--jobs", type=positive, default=1, help="jobs at the same time (default 1)")
     _sweep(sweep)
+
+    plan = command("plan", "what a sweep is made of, and what it costs", "kdseg plan slurm/sweeps/cityscapes.yaml")
+    plan.add_argument("--format", choices=("table", "json"), default="table")
+    _sweep(plan)
 
     submit = command(
         "submit", "submit a sweep to Slurm and return at once", "kdseg submit slurm/sweeps/tiny.yaml --profile local"

@@ -54,10 +54,35 @@ class SweepPair(Frozen):
     teacher_miou: float | None = None
 
 
+class Part(Frozen):
+    """More cells of a sweep: another product, with the sweep's own pairs, methods or seeds where it names none."""
+
+    pairs: Annotated[tuple[SweepPair, ...], Field(min_length=1)] | None = None
+    methods: Annotated[tuple[str | dict[str, Any], ...], Field(min_length=1)] | None = None
+    seeds: Annotated[tuple[int, ...], Field(min_length=1)] | None = None
+
+
+class Exclusion(Frozen):
+    """Cells that a sweep leaves out: those of which all that is named here holds; a list means any of its values."""
+
+    method: str | tuple[str, ...] = ()
+    student: str | tuple[str, ...] = ()
+    teacher: str | tuple[str, ...] = ()
+    seed: int | tuple[int, ...] = ()
+
+    def fits(self, method: str, pair: SweepPair, seed: int) -> bool:
+        """Whether a cell is left out."""
+        values = {"method": method, "student": pair.student, "teacher": pair.teacher, "seed": seed}
+        named = {key: value if isinstance(value, tuple) else (value,) for key, value in self if value != ()}
+        return bool(named) and all(values[key] in allowed for key, allowed in named.items())
+
+
 class Sweep(Frozen):
-    """The content of a sweep file: the product of pairs, methods and seeds.
+    """The content of a sweep file: the product of pairs, methods and seeds, and of each part of `include`.
 
     Attributes:
+        include: further products; a cell that is in two is planned once.
+        exclude: cells that are left out of all of them.
         methods: names, or `{name: ..., hyper-parameter: value}`, where a list of values is an axis of the grid.
         teacher_seed: the seed of the one teacher run that every seed of a pair learns from.
         weights: model -> file with its initial (ImageNet) backbone weights, below the weights folder.
@@ -70,6 +95,8 @@ class Sweep(Frozen):
     pairs: Annotated[tuple[SweepPair, ...], Field(min_length=1)]
     methods: Annotated[tuple[str | dict[str, Any], ...], Field(min_length=1)]
     seeds: Annotated[tuple[int, ...], Field(min_length=1)]
+    include: tuple[Part, ...] = ()
+    exclude: tuple[Exclusion, ...] = ()
     teacher_seed: int = 0
     precision: Literal["fp32", "amp"] = "fp32"
     weights: dict[str, str] = {}
@@ -108,18 +135,21 @@ def sweep_file(given: str) -> Path:
     return shipped[given]
 
 
-def plan_sweep(sweep: Sweep, weights_dir: Path | None = None) -> Plan:
+def plan_sweep(sweep: Sweep, weights_dir: Path | None = None, missing: list[str] | None = None) -> Plan:
     """All runs of a sweep: each pair's teacher, then each student once per method setting and seed.
+
+    With a list `missing`, weight files that are not there are added to it instead of being an error: what a sweep
+    costs can be known without them, though not the ids of its runs.
 
     Raises:
         KdsegError: an unknown or impossible name, key or value; a weight file that is not there.
     """
     dataset, protocol = definitions.dataset(sweep.dataset), definitions.protocol(sweep.protocol)
-    settings = _settings(sweep)
     files: dict[str, str] = {}
-    weights = {model: register(files, find_weights(file, weights_dir)) for model, file in sweep.weights.items()}
+    weights = {model: _weights(files, file, weights_dir, missing) for model, file in sweep.weights.items()}
     runs: dict[str, Run] = {}
     skips: list[Skipped] = []
+    unused = set(range(len(sweep.exclude)))
 
     def add(model: str, method: MethodSetting, seed: int, teacher: TeacherSource | None = None) -> Run:
         run = make_run(
@@ -128,37 +158,56 @@ def plan_sweep(sweep: Sweep, weights_dir: Path | None = None) -> Plan:
         )  # fmt: skip
         return runs.setdefault(run.id, run)
 
+    parts = [(part.pairs or sweep.pairs, part.methods or sweep.methods, part.seeds or sweep.seeds) for part in (
+        Part(), *sweep.include,
+    )]  # fmt: skip
     teachers: dict[SweepPair, TeacherSource] = {}
-    for entry in sweep.pairs:
+    for entry in dict.fromkeys(entry for pairs, _, _ in parts for entry in pairs):
         if entry.checkpoint:
-            source = register(files, find_weights(entry.checkpoint, weights_dir))
+            source = _weights(files, entry.checkpoint, weights_dir, missing)
             teachers[entry] = TeacherSource(model=network(entry.teacher).name, kind="checkpoint", id=source)
         else:
             run = add(entry.teacher, method_setting("student", {}), sweep.teacher_seed)
             teachers[entry] = TeacherSource(model=entry.teacher, kind="run", id=run.id)
-    for entry, setting in product(sweep.pairs, settings):
-        method = make_method(setting.name, setting.hyper)
-        pair = Pair(student=network(entry.student), teacher=network(entry.teacher))
-        setting = setting.model_copy(update={"note": recipe_note(setting.name, dataset.name, pair)})
-        reason = method.skip(pair)
-        if reason:
-            skips.append(
-                Skipped(
-                    dataset=dataset.name,
-                    protocol=protocol.name,
-                    student=entry.student,
-                    teacher=entry.teacher,
-                    method=setting.name,
-                    variant=setting.variant,
-                    reason=reason,
-                )
-            )
-            continue
-        for seed in sweep.seeds:
-            add(entry.student, setting, seed, teachers[entry] if method.needs_teacher else None)
-    manifest = Manifest(sweep=sweep.name, runs=tuple(runs.values()), skips=tuple(skips))
-    published = {teachers[pair].id: pair.teacher_miou for pair in sweep.pairs if pair.teacher_miou is not None}
+    for pairs, methods, seeds in parts:
+        for entry, setting in product(pairs, _settings(sweep, methods)):
+            method = make_method(setting.name, setting.hyper)
+            pair = Pair(student=network(entry.student), teacher=network(entry.teacher))
+            setting = setting.model_copy(update={"note": recipe_note(setting.name, dataset.name, pair)})
+            left_out = {
+                seed: [place for place, rule in enumerate(sweep.exclude) if rule.fits(setting.name, entry, seed)]
+                for seed in seeds
+            }
+            unused -= {place for places in left_out.values() for place in places}
+            reason = method.skip(pair)
+            if reason:
+                skips.append(
+                    Skipped(
+                        dataset=dataset.name, protocol=protocol.name, student=entry.student, teacher=entry.teacher,
+                        method=setting.name, variant=setting.variant, reason=reason,
+                    )
+                )  # fmt: skip
+                continue
+            for seed in seeds:
+                if not left_out[seed]:
+                    add(entry.student, setting, seed, teachers[entry] if method.needs_teacher else None)
+    for place in sorted(unused):
+        rule = sweep.exclude[place].model_dump(exclude_defaults=True)
+        raise KdsegError(f"sweep {sweep.name}: exclude: {rule} fits no cell; is a name in it misspelt?")
+    manifest = Manifest(sweep=sweep.name, runs=tuple(runs.values()), skips=tuple(dict.fromkeys(skips)))
+    published = {source.id: pair.teacher_miou for pair, source in teachers.items() if pair.teacher_miou is not None}
     return Plan(manifest, files, published)
+
+
+def _weights(files: dict[str, str], file: str, weights_dir: Path | None, missing: list[str] | None) -> str:
+    """The sha256 of a weight file, noted in `files`; its name stands in where it may be `missing`."""
+    try:
+        return register(files, find_weights(file, weights_dir))
+    except KdsegError:
+        if missing is None:
+            raise
+        missing.append(file)
+        return f"missing: {file}"
 
 
 def cohorts(
@@ -229,9 +278,9 @@ def check_on_protocol(run: Run, allowed: bool) -> None:
         )
 
 
-def _settings(sweep: Sweep) -> list[MethodSetting]:
+def _settings(sweep: Sweep, methods: Sequence[str | dict[str, Any]]) -> list[MethodSetting]:
     found: list[MethodSetting] = []
-    for entry in sweep.methods:
+    for entry in methods:
         hyper = {} if isinstance(entry, str) else dict(entry)
         name = entry if isinstance(entry, str) else hyper.pop("name", None)
         if not isinstance(name, str):

@@ -136,8 +136,8 @@ def _last_profile(work_dir: Path, sweep: str) -> str:
     return used[-1]
 
 
-def planned(arguments: Namespace) -> Plan:
-    """The plan of the sweep file that is named, checked against its protocol."""
+def planned(arguments: Namespace, missing: list[str] | None = None) -> Plan:
+    """The plan of the sweep that is named, checked against its protocol; for `missing` see `plan_sweep`."""
     from benchmark.plan import check_on_protocol, load_sweep, plan_sweep, sweep_file
 
     wanted = load_sweep(sweep_file(arguments.sweep))
@@ -145,7 +145,7 @@ def planned(arguments: Namespace) -> Plan:
         wanted = wanted.model_copy(
             update={"name": f"{wanted.name}-{arguments.select_on}", "overrides": wanted.overrides | changes}
         )
-    plan = plan_sweep(wanted, arguments.weights_dir)
+    plan = plan_sweep(wanted, arguments.weights_dir, missing)
     for run in plan.manifest.runs:
         check_on_protocol(run, arguments.allow_off_protocol)
     return plan

@@ -7,6 +7,7 @@ import shlex
 import sys
 import time
 from argparse import Namespace
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from benchmark.overview import every_run, overview
 from benchmark.runs import Job, Run
 from benchmark.store import RunDirectory, manifests
 from slurm import queue
-from slurm.agenda import known
+from slurm.agenda import Known, known
 from slurm.states import At, RunState, run_states
 from slurm.submissions import attempts, submissions
 
@@ -102,16 +103,20 @@ def sweep_name(given: str) -> str:
 
 
 def _look(arguments: Namespace) -> Look:
-    work_dir = arguments.work_dir
     runs = _runs(arguments)
-    note, slurm = "", None
+    slurm, note = slurm_view(arguments.work_dir, runs)
+    return Look(run_states(runs, arguments.work_dir, slurm), note)
+
+
+def slurm_view(work_dir: Path, runs: Iterable[str]) -> tuple[Known | None, str]:
+    """What Slurm says of submitted runs; None if none was submitted, or if it does not answer, which the text says."""
+    if not submissions(work_dir):
+        return None, ""
     ended = [id_ for id_ in runs if (work_dir / "runs" / id_ / "record.json").exists()]
-    if submissions(work_dir):
-        try:
-            slurm = known(work_dir, queue.cluster(), ended)
-        except KdsegError as error:
-            note = f"without Slurm, from the runs' own files alone: {error}"
-    return Look(run_states(runs, work_dir, slurm), note)
+    try:
+        return known(work_dir, queue.cluster(), ended), ""
+    except KdsegError as error:
+        return None, f"without Slurm, from the runs' own files alone: {error}"
 
 
 def _runs(arguments: Namespace) -> dict[str, Run]:

@@ -5,7 +5,7 @@ import pytest
 
 from benchmark.errors import KdsegError
 from benchmark.files import file_sha256, find_weights
-from benchmark.plan import Sweep, check_on_protocol, cohorts, load_sweep, plan_sweep
+from benchmark.plan import Sweep, check_on_protocol, chosen, cohorts, load_sweep, plan_sweep, sweep_file
 from benchmark.recipes import method_setting
 from benchmark.runs import Execution
 
@@ -51,6 +51,61 @@ def test_cohorts_can_be_cut_and_keep_every_run_once():
     found = jobs(plan(), size=1)
     assert all(len(job.runs) == 1 for job in found)
     assert sorted(run.id for job in found for run in job.runs) == sorted(run.id for run in plan().manifest.runs)
+
+
+def test_included_parts_are_products_of_their_own_and_share_what_they_have_in_common():
+    more = {"methods": ["cwd"], "seeds": [5]}, {"methods": ["kd"], "seeds": [0, 1]}
+    base, runs = plan().manifest.runs, plan(include=more).manifest.runs
+    assert runs[: len(base)] == base
+    (added,) = runs[len(base) :]
+    assert (added.method.name, added.seed) == ("cwd", 5)
+
+
+def test_excluded_cells_are_not_planned():
+    kept = plan(exclude=[{"method": ["kd", "student"], "seed": 1}]).manifest.runs
+    assert {(run.method.name, run.seed) for run in kept} == {
+        ("student", 0),
+        ("kd", 0),
+        ("heteroakd", 0),
+        ("heteroakd", 1),
+    }
+    with pytest.raises(KdsegError, match=r"sweep test: exclude: {'method': 'cwd'} fits no cell; is a name in it"):
+        plan(exclude=[{"method": "cwd"}])
+
+
+def test_only_names_runs_and_takes_their_teachers_along():
+    runs = plan().manifest.runs
+    found = [run for run in runs if run.id in chosen(runs, "method=kd,method=student,seed=1,student=deeplabv3_mbv2")]
+    assert [(run.model, run.method.name) for run in found] == [
+        ("segformer_mit_b0", "student"), ("deeplabv3_mbv2", "student"), ("deeplabv3_mbv2", "kd"),
+    ]  # fmt: skip
+    assert chosen(runs, "") == {run.id for run in runs}
+
+
+@pytest.mark.parametrize(
+    ("only", "line"),
+    [
+        ("method=kdd", "--only: unknown method 'kdd'; did you mean kd"),
+        ("metod=kd", "--only: unknown key 'metod'; did you mean method"),
+        ("method", "--only: 'method' is not KEY=VALUE, such as method=cwd"),
+        ("seed=1,teacher=segformer_mit_b0,method=student", "--only .*: no run of this sweep is all of that"),
+    ],
+)
+def test_a_filter_that_chooses_nothing_is_refused(only, line):
+    with pytest.raises(KdsegError, match=line):
+        chosen(plan().manifest.runs, only)
+
+
+def test_what_a_sweep_costs_can_be_planned_without_its_weights():
+    sweep, missing = Sweep(**SWEEP, weights={"deeplabv3_mbv2": "nowhere.pth"}), []
+    assert len(plan_sweep(sweep, None, missing).manifest.runs) == 9 and missing == ["nowhere.pth"]
+
+
+def test_sweeps_are_named_by_file_or_by_name():
+    assert sweep_file("tiny") == ROOT / "slurm" / "sweeps" / "tiny.yaml"
+    assert sweep_file("mine.yaml") == Path("mine.yaml")
+    with pytest.raises(KdsegError, match="unknown sweep 'tyny'; did you mean tiny"):
+        sweep_file("tyny")
 
 
 def test_a_setting_named_twice_is_planned_once():
