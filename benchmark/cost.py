@@ -83,19 +83,36 @@ def kind(run: Run) -> str:
 
 def estimate(jobs: Sequence[Job], known: dict[str, Seconds]) -> Estimate:
     """What jobs will cost; `known` comes from `measured`."""
+    facts: dict[str, _Facts] = {}
     seconds, from_records, disk, peak = 0.0, 0, 0.0, 0.0
     for job in jobs:
         shared = 0.0
         for run in job.runs:
-            iterations = run_recipe(run).data.iterations
-            found = known.get(kind(run))
-            from_records += found is not None
-            seconds += (found.step if found else step_seconds(run)) * iterations + validation_seconds(run)
-            shared = max(shared, found.shared if found else teacher_seconds(run))
-            kept, resumable = disk_bytes(run)
-            disk, peak = disk + kept, peak + kept + resumable
-        seconds += shared * run_recipe(job.runs[0]).data.iterations
+            key = kind(run)
+            if key not in facts:
+                facts[key] = _facts(run, known.get(key))
+            found = facts[key]
+            from_records += key in known
+            seconds, shared = seconds + found.own_s, max(shared, found.shared_s)
+            disk, peak = disk + found.kept, peak + found.kept + found.resumable
+        seconds += shared
     return Estimate(seconds / 3600, from_records, sum(len(job.runs) for job in jobs), disk / 1e9, peak / 1e9)
+
+
+@dataclass(frozen=True)
+class _Facts:
+    """What one kind of run costs from start to end: seconds of its own and of its cohort's, and bytes."""
+
+    own_s: float
+    shared_s: float
+    kept: int
+    resumable: int
+
+
+def _facts(run: Run, found: Seconds | None) -> _Facts:
+    iterations = run_recipe(run).data.iterations
+    step, shared = (found.step, found.shared) if found else (step_seconds(run), teacher_seconds(run))
+    return _Facts(step * iterations + validation_seconds(run), shared * iterations, *disk_bytes(run))
 
 
 def step_seconds(run: Run) -> float:

@@ -14,6 +14,8 @@ from benchmark.errors import KdsegError, unknown
 
 T = TypeVar("T", bound="Frozen")
 
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
 
 class Frozen(BaseModel):
     """An immutable record with validated field types; a field it does not have is an error, never ignored."""
@@ -25,7 +27,7 @@ def canonical(data: Any) -> str:
     """The one JSON text of `data`: sorted keys, no spaces; what content hashes are taken over."""
     if isinstance(data, BaseModel):
         data = data.model_dump(mode="json")
-    return json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return _CANONICAL.encode(data)
 
 
 def content_hash(data: Any, digits: int = 16) -> str:

@@ -12,9 +12,10 @@ from pydantic import Field
 
 import slurm
 from benchmark import definitions
+from benchmark.definitions import Recipe
 from benchmark.errors import KdsegError, unknown
 from benchmark.files import find_weights, register
-from benchmark.frozen import Frozen, parse, read_yaml
+from benchmark.frozen import Frozen, canonical, parse, read_yaml
 from benchmark.networks import Pair, network
 from benchmark.recipes import make_method, method_setting, recipe_note
 from benchmark.runs import (
@@ -148,14 +149,17 @@ def plan_sweep(sweep: Sweep, weights_dir: Path | None = None, missing: list[str]
     files: dict[str, str] = {}
     weights = {model: _weights(files, file, weights_dir, missing) for model, file in sweep.weights.items()}
     runs: dict[str, Run] = {}
+    first: dict[str, Run] = {}
     skips: list[Skipped] = []
     unused = set(range(len(sweep.exclude)))
 
     def add(model: str, method: MethodSetting, seed: int, teacher: TeacherSource | None = None) -> Run:
-        run = make_run(
-            dataset, protocol, network(model), method, seed=seed, teacher=teacher, weights=weights.get(model),
-            overrides=sweep.overrides, precision=sweep.precision,
-        )  # fmt: skip
+        if model not in first:  # what the runs of a network have in common is checked once, not ten thousand times
+            first[model] = make_run(
+                dataset, protocol, network(model), method, seed=seed, teacher=teacher, weights=weights.get(model),
+                overrides=sweep.overrides, precision=sweep.precision,
+            )  # fmt: skip
+        run = first[model].model_copy(update={"method": method, "seed": seed, "teacher": teacher})
         return runs.setdefault(run.id, run)
 
     parts = [(part.pairs or sweep.pairs, part.methods or sweep.methods, part.seeds or sweep.seeds) for part in (
@@ -219,20 +223,32 @@ def cohorts(
     """
     runs = plan.manifest.runs
     teachers = {run.teacher.id for run in runs if run.teacher}
+    recipes: dict[str, Recipe] = {}
+    known: dict[tuple[str, ...], str] = {}
+
+    def key(run: Run, with_teacher: bool = True) -> str:
+        teacher = run.teacher.id if run.teacher and with_teacher else ""
+        kind = "/".join((run.dataset, run.protocol, run.model, canonical(run.overrides)))
+        same = (kind, run.precision, str(run.seed), teacher)
+        if same not in known:
+            recipes[kind] = recipes.get(kind) or run_recipe(run)
+            known[same] = cohort_key(run, recipes[kind], with_teacher)
+        return known[same]
+
     groups: dict[str, list[Run]] = {}
     for run in runs:
         if run.teacher:
-            groups.setdefault(cohort_key(run, run_recipe(run)), []).append(run)
-    base = {cohort_key(group[0], run_recipe(group[0]), with_teacher=False): key for key, group in groups.items()}
+            groups.setdefault(key(run), []).append(run)
+    base = {key(group[0], with_teacher=False): home for home, group in groups.items()}
     first: list[list[Run]] = []
     for run in (run for run in runs if run.teacher is None):
-        home = base.get(cohort_key(run, run_recipe(run)))
+        home = base.get(key(run))
         if run.id in teachers:
             first.append([run])
         elif home:
             groups[home].insert(0, run)
         else:
-            groups.setdefault(cohort_key(run, run_recipe(run)), []).append(run)
+            groups.setdefault(key(run), []).append(run)
     parts = [group[i : i + size] for group in groups.values() for i in range(0, len(group), size)]
     return [
         Job(

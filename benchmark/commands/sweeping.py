@@ -146,7 +146,7 @@ def planned(arguments: Namespace, missing: list[str] | None = None) -> Plan:
             update={"name": f"{wanted.name}-{arguments.select_on}", "overrides": wanted.overrides | changes}
         )
     plan = plan_sweep(wanted, arguments.weights_dir, missing)
-    for run in plan.manifest.runs:
+    for run in {run.model: run for run in plan.manifest.runs}.values():
         check_on_protocol(run, arguments.allow_off_protocol)
     return plan
 
