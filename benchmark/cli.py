@@ -19,7 +19,7 @@ MODULES = {
     "status": "watching", "logs": "watching", "cancel": "watching", "tables": "reading", "figures": "reading",
     "compare": "reading", "collect": "reading", "records": "reading",
     "export": "deploying", "eval": "deploying", "predict": "deploying",
-    "list": "listing", "show": "listing", "analyze": "listing", "doctor": "listing",
+    "list": "listing", "show": "listing", "doctor": "listing", "analyze": "analyzing",
     "new-baseline": "authoring", "import-checkpoint": "deploying", "data": "data",
 }  # fmt: skip
 """The module of `benchmark/commands/` that holds each command."""
@@ -178,7 +178,10 @@ def parser() -> argparse.ArgumentParser:
     _store(moving)
 
     figures = command("figures", "figures from records", "kdseg figures --fig 6 --work-dir work_dirs/demo")
-    figures.add_argument("--fig", choices=("6",), default="6", help="6: mIoU against hyper-parameters")
+    figures.add_argument(
+        "--fig", nargs="+", default=[], metavar="NAME", help="of 6 (mIoU against hyper-parameters), classes, cost, "
+        "curves, cka, panels (default: all for which there are data)",
+    )  # fmt: skip
     figures.add_argument("--out", type=Path, help="where to write (default: figures/ in the work directory)")
     _store(figures)
 
@@ -241,8 +244,24 @@ def parser() -> argparse.ArgumentParser:
     predict.add_argument("--dataset", help="whose classes and colours they are, if the checkpoint does not say")
     _network(predict)
 
-    analyze = command("analyze", "measure networks and write the facts about them", "kdseg analyze networks")
-    analyze.add_argument("what", choices=("networks",))
+    analyze = command(
+        "analyze", "what figures need networks for, written as data files",
+        "kdseg analyze cka --work-dir work_dirs/demo",
+    )  # fmt: skip
+    analyze.add_argument(
+        "what", choices=("cka", "panels", "networks"), help="cka: how alike students and teachers see images; panels: "
+        "their predictions side by side, on images that a rule chooses; networks: measure every network, for "
+        "networks.json",
+    )  # fmt: skip
+    analyze.add_argument("--dataset", help="whose runs (default: the only one there is)")
+    analyze.add_argument("--data-root", type=Path, help="folder of a dataset that has files")
+    analyze.add_argument("--methods", nargs="+", default=[], metavar="NAME", help="only these, and the student alone")
+    analyze.add_argument(
+        "--teacher", nargs="+", type=Path, default=[], metavar="FILE", help="teacher checkpoints that are no longer "
+        "where they were",
+    )  # fmt: skip
+    _store(analyze)
+    _device(analyze)
 
     author = command("new-baseline", "write a new method's file, ready to edit", "kdseg new-baseline my_kd")
     author.add_argument("name", help="of the file, the method and its table row, in lower case")

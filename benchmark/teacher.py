@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,28 +47,43 @@ def load_teacher(job: Job, runs: Sequence[Run], device: torch.device) -> Teacher
     student = next((run for run in runs if run.teacher), None)
     if student is None or student.teacher is None:
         return None
-    source = student.teacher
-    file, expected = _weights(job, source)
+    return load_source(student.teacher, student, Path(job.work_dir), job.files, device)
+
+
+def load_source(
+    source: TeacherSource, student: Run, work_dir: Path, files: Mapping[str, str], device: torch.device
+) -> Teacher:
+    """The network that `source` names, with the weights that its record or its sha256 names.
+
+    Args:
+        source: a finished run of `work_dir`, or a checkpoint among `files` (sha256 -> path).
+        student: a run on the same dataset; its protocol says how a checkpoint's pixels are normalised.
+        work_dir, files, device: where things are.
+
+    Raises:
+        KdsegError: as `load_teacher`.
+    """
+    file, expected = _weights(source, work_dir, files)
     with stream(0, "teacher-init"):
         network = build_network(source.model, len(definitions.dataset(student.dataset).classes))
     checkpoints.load_weights(network, file)
     if expected not in (None, checkpoints.weights_hash(network)):
         raise KdsegError(f"{file}: its weights are not those that its record names; it was changed, train it again")
     network.requires_grad_(False).eval().to(device)
-    own = RunDirectory(Path(job.work_dir), source.id).inputs() if source.kind == "run" else student
+    own = RunDirectory(work_dir, source.id).inputs() if source.kind == "run" else student
     return Teacher(network, definitions.protocol(own.protocol).normalisation, file_sha256(file))
 
 
-def _weights(job: Job, source: TeacherSource) -> tuple[Path, str | None]:
-    """The teacher's file, and the hash its weights must have where a record names it."""
+def _weights(source: TeacherSource, work_dir: Path, files: Mapping[str, str]) -> tuple[Path, str | None]:
+    """The file of a source, and the hash its weights must have where a record names it."""
     if source.kind == "checkpoint":
-        return by_sha256(job.files, source.id), None
-    directory = RunDirectory(Path(job.work_dir), source.id)
+        return by_sha256(files, source.id), None
+    directory = RunDirectory(work_dir, source.id)
     record = directory.record()
     if record is None or record.result is None:
         state = "has not finished" if record is None else f"ended {record.outcome}"
         raise KdsegError(f"teacher {source.model}: its run {source.id} {state}; train it first")
     file = directory.path / "student.pth"
     if not file.is_file():
-        raise KdsegError(f"teacher {source.model}: {file} is gone; remove {directory.path} and train it again")
+        raise KdsegError(f"{source.model}: {file} is gone; remove {directory.path} and train it again")
     return file, record.student_sha256

@@ -30,7 +30,9 @@ def score(arguments: Namespace) -> int:
 
     dataset, loaded = _deployed(arguments)
     found = deploy.report(
-        loaded, deploy.score(loaded, dataset, arguments.split, arguments.data_root, _device(arguments)), arguments.split
+        loaded,
+        deploy.score(loaded, dataset, arguments.split, arguments.data_root, device_of(arguments)),
+        arguments.split,
     )
     if arguments.format == "json":
         print(json.dumps(found, indent=1, ensure_ascii=False))
@@ -48,7 +50,7 @@ def predict(arguments: Namespace) -> int:
     dataset, loaded = _deployed(arguments, required=False)
     palette = dataset.palette if dataset else loaded.palette
     written, faults = deploy.predict_folder(
-        loaded, arguments.images, arguments.out, arguments.format, palette, _device(arguments)
+        loaded, arguments.images, arguments.out, arguments.format, palette, device_of(arguments)
     )
     for fault in faults:
         print(f"left out: {fault}", file=sys.stderr)
@@ -57,7 +59,8 @@ def predict(arguments: Namespace) -> int:
     return 1 if faults else 0
 
 
-def _device(arguments: Namespace) -> Any:
+def device_of(arguments: Namespace) -> Any:
+    """The device that `--device` and `--threads` choose; sets the threads of this process."""
     from benchmark.trainer import prepare_process
 
     execution = Execution(device=arguments.device, threads=arguments.threads)

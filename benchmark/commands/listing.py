@@ -1,4 +1,4 @@
-"""Commands that tell what there is: `list`, `show`, `analyze`, `doctor`."""
+"""Commands that tell what there is: `list`, `show`, `doctor`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 from rich.console import Console
 
 from benchmark import definitions
-from benchmark.commands.output import print_table, say_where
+from benchmark.commands.output import print_table
 from benchmark.errors import unknown
 from benchmark.networks import flavoured, network, networks
 
@@ -80,16 +80,6 @@ def show(arguments: Namespace) -> int:
         *definitions.names("protocols"),
     ]
     raise unknown("name", name, known)
-
-
-def analyze(arguments: Namespace) -> int:
-    """`kdseg analyze networks`: build every network and write `networks.json`."""
-    from benchmark.networks import FACTS
-    from benchmark.toolbox.networks import write_facts
-
-    write_facts(FACTS)
-    say_where({arguments.what: [str(FACTS)]})
-    return 0
 
 
 def doctor(arguments: Namespace) -> int:

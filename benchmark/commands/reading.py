@@ -97,14 +97,19 @@ def results(work_dir: Path) -> Results:
 
 
 def figures(arguments: Namespace) -> int:
-    """`kdseg figures`: figures from records."""
-    from benchmark.figures import figure6
-    from benchmark.frame import records_frame, with_delta
+    """`kdseg figures`: figures from records and analyses; names those that could not be made, and why."""
+    from benchmark.figures import KINDS, Sources, make_figures, write
 
-    out = arguments.out or arguments.work_dir / "figures"
-    say_where(
-        {"figures": [str(path) for path in figure6(with_delta(records_frame(_records(arguments.work_dir))), out)]}
-    )
+    for kind in arguments.fig:
+        if kind not in KINDS:
+            raise unknown("figure", kind, KINDS, "--fig")
+    made = make_figures(Sources(results(arguments.work_dir), arguments.work_dir), arguments.fig)
+    if not made.figures or (arguments.fig and made.reasons):
+        raise KdsegError("; ".join(made.reasons.values()))
+    written = write(made.figures, arguments.out or arguments.work_dir / "figures")
+    for reason in made.reasons.values():
+        print(f"not made: {reason}", file=sys.stderr)
+    say_where({"figures": [str(path) for path in written]})
     return 0
 
 

@@ -9,7 +9,7 @@ import itertools
 import random
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -223,13 +223,20 @@ def train_batches(dataset: SeededDataset, batch: int, start: int, workers: int) 
     return _loaded(dataset, sampler, batch, workers)
 
 
-def val_batches(dataset: SeededDataset, batch: int, workers: int) -> Iterator[tuple[list[int], dict[str, list[Any]]]]:
-    """The split in order, as (sample indices, batch): neighbours of equal size share a batch of at most `batch`.
+def val_batches(
+    dataset: SeededDataset, batch: int, workers: int, order: Sequence[int] | None = None
+) -> Iterator[tuple[list[int], dict[str, list[Any]]]]:
+    """Samples in order, as (sample indices, batch): neighbours of equal size share a batch of at most `batch`.
+
+    Args:
+        dataset, batch, workers: what is loaded, and how.
+        order: indices of the samples; None: the whole split.
 
     Raises:
         KdsegError: while iterating: a sample that cannot be used, or a loading process that died.
     """
-    samples = enumerate(_loaded(dataset, range(len(dataset)), 1, workers))
+    order = range(len(dataset)) if order is None else order
+    samples = zip(order, _loaded(dataset, order, 1, workers), strict=True)
     for _, group in itertools.groupby(samples, key=lambda pair: _sizes(pair[1])):
         while part := list(itertools.islice(group, batch)):
             indices, loaded = zip(*part, strict=True)

@@ -3,9 +3,10 @@ import csv
 import pytest
 
 from benchmark.errors import KdsegError
-from benchmark.figures import figure6
-from benchmark.frame import records_frame
+from benchmark.figures import Sources, write
+from benchmark.figures.figure6 import figure6 as make
 from benchmark.published import publication
+from benchmark.results import Results
 from tests.benchmark.builders import heteroakd, record, run, setting, source
 
 STEM = "figure6_drawn_demo_segformer_mit_b0_deeplabv3_mbv2"
@@ -28,8 +29,12 @@ STAR = {
 }  # fmt: skip
 
 
+def figure6(records, folder):
+    return write(make(Sources(Results.of(records), folder)), folder)
+
+
 def draw(records, folder):
-    return {file.suffix[1:]: file for file in figure6(records_frame(records), folder)}
+    return {file.suffix[1:]: file for file in figure6(records, folder)}
 
 
 def data(file):
@@ -102,7 +107,7 @@ def test_a_full_grid_is_cut_through_the_default_setting(tmp_path) -> None:
 def test_other_hyper_parameters_are_another_figure(tmp_path) -> None:
     values = {(0.1, 1.0): [50.0], (0.1, 10.0): [51.0]}
     made = [*sweep(values), *sweep(values, student=(), kmm=False)]
-    files = figure6(records_frame(made), tmp_path)
+    files = figure6(made, tmp_path)
     assert len({file.stem for file in files}) == 2
     assert all(file.stem.startswith(STEM + "_") for file in files)
 
@@ -130,7 +135,7 @@ def test_equal_records_make_equal_bytes(tmp_path) -> None:
 )
 def test_nothing_to_plot_is_one_line_that_says_what_is_needed(made, tmp_path) -> None:
     with pytest.raises(KdsegError, match="figure 6: needs .* lambda1 or lambda2") as error:
-        figure6(records_frame(made), tmp_path)
+        figure6(made, tmp_path)
     assert "\n" not in str(error.value)
     assert not list(tmp_path.iterdir())
 

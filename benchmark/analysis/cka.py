@@ -1,0 +1,104 @@
+"""How alike students see their images to their teachers: CKA of every pair of taps (`kdseg analyze cka`)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch.nn.functional as F
+
+from benchmark.analysis.files import FOLDER, Similarities, Similarity, write
+from benchmark.analysis.sources import Place, Pupils, origin, own
+from benchmark.errors import KdsegError
+from benchmark.networks import Pair, network
+from benchmark.randomness import stream
+from benchmark.similarity import FEWEST, cka, gram
+from benchmark.store import Record
+from benchmark.teacher import Teacher
+from benchmark.toolbox.data import SeededDataset, val_batches
+from benchmark.toolbox.segmentation import Preprocessor
+
+TAPS = ("c1", "c2", "c3", "c4", "pre_classifier", "logits")
+GRID = 8
+"""Every tap is average-pooled to so many cells per side: students and teachers have grids of different sizes."""
+BATCH = 16
+"""Images of a mini-batch."""
+IMAGES = 256
+"""Images looked at, at most: evenly spaced over the split."""
+
+Grams = dict[str, list[np.ndarray]]
+
+
+def analyze(groups: Sequence[Sequence[Pupils]], place: Place, say: Callable[[str], None] = print) -> list[Path]:
+    """Write `cka_DATASET_PROTOCOL.json` for each group of pairs; returns the files.
+
+    Raises:
+        KdsegError: fewer than four images, or a network or image that cannot be used.
+    """
+    return [_analyze(group, place, say) for group in groups]
+
+
+def mini_batches(count: int, most: int = IMAGES, size: int = BATCH) -> list[list[int]]:
+    """Indices of at most `most` of `count` images, evenly spaced, in mini-batches of equal size up to one.
+
+    Each takes every so-manieth image, so that neighbours (frames of one drive) are in different ones.
+    """
+    chosen = np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(int)).tolist()
+    batches = max(1, len(chosen) // size)
+    return [chosen[start::batches] for start in range(batches)]
+
+
+def network_grams(teacher: Teacher, images: SeededDataset, batches: Sequence[Sequence[int]], place: Place) -> Grams:
+    """Per tap and mini-batch the Gram matrix (n, n) of a network's features, an image being one example."""
+    preprocessor = Preprocessor(teacher.normalisation, None, place.device)
+    found: Grams = {tap: [] for tap in TAPS}
+    for batch in batches:
+        features: dict[str, list[np.ndarray]] = {tap: [] for tap in TAPS}
+        for indices, raw in val_batches(images, 1, 0, batch):
+            with stream(0, "evaluate", indices[0]):
+                taps = teacher.taps(preprocessor.evaluate(raw), TAPS)
+            for name, tap in taps.items():
+                features[name].append(F.adaptive_avg_pool2d(tap, GRID)[0].cpu().numpy())
+        for name, values in features.items():
+            found[name].append(gram(np.stack(values)))
+    return found
+
+
+def _analyze(group: Sequence[Pupils], place: Place, say: Callable[[str], None]) -> Path:
+    run = group[0].run
+    images = place.images(run)
+    if len(images) < FEWEST:
+        raise KdsegError(f"dataset {run.dataset}: {len(images)} validation images are too few; CKA needs {FEWEST}")
+    batches = mini_batches(len(images))
+    students: dict[str, Grams] = {}
+    rows = []
+    for pupils in group:
+        say(f"{pupils.teacher.model} → {pupils.run.model}: {len(pupils.records)} students")
+        teacher = network_grams(place.load(pupils.teacher, pupils.run), images, batches, place)
+        for record in pupils.records:
+            if record.id not in students:
+                student = place.load(own(record.inputs), record.inputs)
+                students[record.id] = network_grams(student, images, batches, place)
+            values = {
+                a: {b: _number(cka(teacher[a], students[record.id][b])) for b in TAPS} for a in TAPS
+            }  # fmt: skip
+            rows.append(_row(pupils, record, values))
+    content = Similarities(
+        origin=origin(run, images), images=sum(map(len, batches)), batch=len(batches[0]), grid=GRID, rows=tuple(rows)
+    )  # fmt: skip
+    return write(content, place.work_dir / FOLDER / f"cka_{run.dataset}_{run.protocol}.json")
+
+
+def _row(pupils: Pupils, record: Record, values: dict[str, dict[str, float | None]]) -> Similarity:
+    pair, run = Pair(student=network(record.inputs.model), teacher=network(pupils.teacher.model)), record.inputs
+    return Similarity(
+        run=record.id, teacher_id=pupils.teacher.id, teacher=pair.teacher.title, student=pair.student.title,
+        heterogeneous=pair.heterogeneous, method=run.method.name, variant=run.method.variant, seed=run.seed,
+        values=values,
+    )  # fmt: skip
+
+
+def _number(value: float) -> float | None:
+    return None if math.isnan(value) else value
