@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from pydantic import Field, NonNegativeFloat, PositiveInt
 from torch import Tensor, nn
 
-from benchmark.grids import labels_on, resize
+from benchmark.grids import labelled_mean, labels_on, resize
 from benchmark.method import IGNORE, Method, Part, Shapes, Taps
 
 
@@ -29,14 +29,13 @@ def target_enhanced_kd(student: Tensor, teacher: Tensor, labels: Tensor, gamma: 
     Source: Hao et al., NeurIPS 2023, adaptive target enhancement; OFAKD `distillers/ofa.py` @f7bb896, which is for one
     prediction per image and takes log(softmax), which is -inf where a class underflows; this takes log_softmax.
     """
-    valid = labels != IGNORE
-    index = labels.where(valid, 0)[:, None]
+    index = labels.where(labels != IGNORE, 0)[:, None]
     log_p = F.log_softmax(teacher.float(), dim=1)
     # (1 + p)^gamma - 1 by expm1 and log1p, which keep the digits of a small p.
     enhanced = torch.expm1(gamma * torch.log1p(log_p.gather(1, index).exp()))
     weights = (gamma * log_p).exp().scatter(1, index, enhanced)
     per_pixel = -(weights * F.log_softmax(student.float(), dim=1)).sum(dim=1)
-    return torch.where(valid, per_pixel, 0.0).sum() / valid.sum().clamp(min=1)
+    return labelled_mean(per_pixel, labels)
 
 
 def branch(channels: int, width: int, classes: int) -> nn.Sequential:

@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from benchmark.method import IGNORE
+
 Size = tuple[int, int]
 
 
@@ -76,6 +78,15 @@ def labels_on(target: Tensor, size: Size) -> Tensor:
     rows = torch.arange(h, device=target.device) * height // h
     columns = torch.arange(w, device=target.device) * width // w
     return target[:, rows[:, None], columns]
+
+
+def labelled_mean(x: Tensor, labels: Tensor) -> Tensor:
+    """The mean of `x` (N, h, w) over the pixels whose label (N, h, w) is not `IGNORE`; 0 if all are ignored.
+
+    `where` and not a boolean index: picking pixels would make the host wait for the device, and a mean of none is NaN.
+    """
+    valid = labels != IGNORE
+    return torch.where(valid, x, 0.0).sum() / valid.sum().clamp(min=1)
 
 
 def pooled(x: Tensor, size: Size) -> Tensor:

@@ -36,7 +36,7 @@ Taps = Mapping[str, Tensor]
 """Named tensors of one network for one batch; which names there are is said in `benchmark.networks.TAPS`."""
 
 Shapes = Mapping[str, TapShape]
-"""Channels and stride of every tap of one network (`logits` has as many channels as there are classes)."""
+"""Tap -> `TapShape(channels=..., stride=...)` of one network (`logits` has as many channels as there are classes)."""
 
 
 @dataclass(frozen=True)

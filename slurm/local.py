@@ -13,9 +13,11 @@ from pathlib import Path
 
 from benchmark.files import make_folder, write_json
 from benchmark.runs import Job
+from benchmark.store import RunDirectory
 from benchmark.worker import Exit
 
 POLL_S = 0.5
+NO_TEACHER = "not started: the teacher's run gave no result"
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,10 @@ def run_jobs(jobs: Sequence[Job], parallel: int, tick: Callable[[], None] = lamb
                 pending = {run.id for other in (*waiting, *running.values()) for run in other.runs if other is not job}
                 if job.teacher and job.teacher.id in pending:
                     continue
-                if len(running) < parallel:
+                if job.teacher and any(job.teacher.id in _without_result(outcome.job) for outcome in outcomes):
+                    waiting.remove(job)
+                    outcomes.append(Outcome(job, Exit.UNUSABLE, NO_TEACHER))
+                elif len(running) < parallel:
                     waiting.remove(job)
                     running[_start(job)] = job
             tick()
@@ -69,6 +74,12 @@ def run_jobs(jobs: Sequence[Job], parallel: int, tick: Callable[[], None] = lamb
 def log_file(job: Job) -> Path:
     """Where a job's output goes."""
     return Path(job.work_dir) / "jobs" / f"{job.id}.log"
+
+
+def _without_result(job: Job) -> set[str]:
+    """The runs of an ended job that nobody can learn from."""
+    records = {run.id: RunDirectory(Path(job.work_dir), run.id).record() for run in job.runs}
+    return {id_ for id_, record in records.items() if record is None or record.result is None}
 
 
 def _start(job: Job) -> subprocess.Popen:

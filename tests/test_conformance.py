@@ -506,7 +506,10 @@ def test_a_step_does_not_wait_for_the_device(name: str, hyper: dict[str, Any]) -
         if terms:
             sum(terms.values()).backward()
     components = [part.partition(".")[0] for part in method.hyper()] if "@" in name else [name]
-    assert len(found) <= sum(WAITS_NEEDED.get(part, 0) for part in set(components)), found
+    assert len(found) <= sum(WAITS_NEEDED.get(part, 0) for part in set(components)), (
+        f"{found}: these make the CPU wait for a GPU in every step (an `index` is one by a boolean mask): "
+        "use torch.where, or benchmark.grids.labelled_mean"
+    )
 
 
 def test_waiting_is_noticed() -> None:

@@ -39,6 +39,8 @@ def list_names(arguments: Namespace) -> int:
 
 def show(arguments: Namespace) -> int:
     """`kdseg show`: everything about one name."""
+    from inspect import getdoc
+
     from benchmark.recipes import recipe_names
     from benchmark.registry import method_class, method_files
 
@@ -49,7 +51,7 @@ def show(arguments: Namespace) -> int:
     if name in method_files():
         kind = method_class(name)
         print(f"{kind.title} ({method_files()[name].replace('.', '/')}.py), version {kind.version}\n{kind.source}\n")
-        print((kind.__doc__ or "").strip() + "\n")
+        print(f"{getdoc(kind)}\n\ntaps: {', '.join(kind().taps) or 'none'}\n")
         print_table("hyper-parameters", [{"name": key, "default": str(v)} for key, v in kind.defaults().items()])
         if kind.variants:
             print_table("named settings", [{"name": k, "differs in": _pairs(v)} for k, v in kind.variants.items()])

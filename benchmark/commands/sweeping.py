@@ -26,7 +26,7 @@ def sweep(arguments: Namespace) -> int:
     """`kdseg sweep`: all runs of a sweep, in several processes; finished ones are left alone."""
     from benchmark.plan import cohorts
     from benchmark.progress import Progress
-    from slurm.local import log_file, run_jobs
+    from slurm.local import NO_TEACHER, log_file, run_jobs
 
     plan = planned(arguments)
     manifest, work_dir = plan.manifest, arguments.work_dir
@@ -44,8 +44,12 @@ def sweep(arguments: Namespace) -> int:
     with Progress(manifest, work_dir) as progress:
         outcomes = run_jobs(todo, arguments.jobs, progress.update)
     failed = [outcome for outcome in outcomes if outcome.message]
+    unstarted = [outcome for outcome in failed if outcome.message == NO_TEACHER]
     for outcome in failed:
-        print(f"failed: {outcome.message} (log: {log_file(outcome.job)})", file=sys.stderr)
+        if outcome not in unstarted:
+            print(f"failed: {outcome.message} (log: {log_file(outcome.job)})", file=sys.stderr)
+    if unstarted:
+        print(f"{len(unstarted)} jobs {NO_TEACHER}", file=sys.stderr)
     return 1 if failed else 0
 
 

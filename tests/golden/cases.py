@@ -36,8 +36,9 @@ class Case:
         return self.meta["hyper"]
 
     def tensor(self, name: str, requires_grad: bool = False) -> Tensor:
-        """The input or parameter `name` as a new tensor."""
+        """The input or parameter `name` as a new tensor; integers are int64, as labels are in training."""
         array = self.inputs[name] if name in self.inputs else self.params[name]
+        array = array if array.dtype.kind == "f" else array.astype(np.int64)
         return torch.from_numpy(array.copy()).requires_grad_(requires_grad)
 
     def tolerance(self, key: str) -> float:

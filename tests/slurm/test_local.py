@@ -93,3 +93,11 @@ def test_a_killed_job_says_by_what(jobs, monkeypatch):
     monkeypatch.setattr(local, "POLL_S", 0)
     outcomes = run_jobs(jobs[:1], parallel=1)
     assert outcomes[0].message == "killed by SIGKILL (out of memory?); the same command resumes it"
+
+
+def test_jobs_whose_teacher_failed_are_not_started(jobs, fake, monkeypatch):
+    monkeypatch.setattr(local, "_outcome", lambda job, code: local.Outcome(job, Exit.UNUSABLE, "no such folder"))
+    monkeypatch.setattr(local.RunDirectory, "record", lambda self: None)
+    outcomes = run_jobs(jobs, parallel=2)
+    assert [outcome.message for outcome in outcomes] == ["no such folder", local.NO_TEACHER, local.NO_TEACHER]
+    assert fake == [("start", jobs[0].id), ("end", jobs[0].id)]
