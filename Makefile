@@ -38,5 +38,7 @@ lint: setup
 	$(BIN)/ruff format --check .
 
 bench: setup
-	$(BIN)/python -m benchmark.bench
+	$(BIN)/python -m benchmark.bench_step
+	$(BIN)/python -m benchmark.bench_cohort
+	$(BIN)/python -m benchmark.bench_evaluation
 	$(BIN)/python -m benchmark.bench_losses

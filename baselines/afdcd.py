@@ -10,6 +10,7 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 from torch import Tensor
 
 from baselines.mgd import Generator, Ratio, generation_loss, random_mask
+from benchmark.blocks import in_blocks
 from benchmark.grids import coarser, pooled
 from benchmark.method import Method, Part, Shapes, Taps
 
@@ -70,13 +71,17 @@ def dense_contrast(
         student, teacher = (F.max_pool2d(x.float(), pool) for x in (student, teacher))
     ours, theirs = (patches(x.float(), patch, groups) for x in (student, teacher))
     count, positions, _, _ = ours.shape
-    logits = -torch.cdist(ours.flatten(1, 2), theirs.flatten(1, 2), p=1) / tau
-    place = torch.arange(positions * groups, device=logits.device)
+    place = torch.arange(positions * groups, device=ours.device)
     same_group = place[:, None] % groups == place % groups
     neither = same_group & (place[:, None] != place)
-    log_probability = F.log_softmax(logits.masked_fill(neither, float("-inf")), dim=2)
-    positive = torch.diagonal(log_probability, dim1=1, dim2=2)
-    return -positive.sum() / (count * positions)
+
+    def positives(s: Tensor, t: Tensor) -> Tensor:
+        logits = -torch.cdist(s.flatten(1, 2), t.flatten(1, 2), p=1) / tau
+        log_probability = F.log_softmax(logits.masked_fill(neither, float("-inf")), dim=2)
+        return torch.diagonal(log_probability, dim1=1, dim2=2)
+
+    log_likelihood = in_blocks(positives, ours, theirs, elements=len(place) ** 2).sum()
+    return -log_likelihood / (count * positions)
 
 
 class AfDCD(Method):

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from pydantic import NonNegativeFloat
 from torch import Tensor
 
+from benchmark.blocks import in_blocks
 from benchmark.grids import labels_on, resize
 from benchmark.method import IGNORE, Method, Shapes, Taps
 
@@ -42,11 +43,15 @@ def intra_class_variation(x: Tensor, labels: Tensor, classes: int) -> Tensor:
         labels: (N, H, W), int64.
         classes: K.
     """
-    features = x.float().flatten(2).transpose(1, 2)
-    centres = class_centres(features, labels.flatten(1), classes)
-    directed = features.norm(dim=2, keepdim=True) > SMALLEST
-    features = torch.where(directed, features, features.detach())
-    return F.cosine_similarity(features, centres, dim=2, eps=1e-8).view_as(labels)
+
+    def cosines(x: Tensor, labels: Tensor) -> Tensor:
+        features = x.float().flatten(2).transpose(1, 2)
+        centres = class_centres(features, labels.flatten(1), classes)
+        directed = features.norm(dim=2, keepdim=True) > SMALLEST
+        features = torch.where(directed, features, features.detach())
+        return F.cosine_similarity(features, centres, dim=2, eps=1e-8).view_as(labels)
+
+    return in_blocks(cosines, x, labels, elements=x[0].numel())
 
 
 def variation_kd(student: Tensor, teacher: Tensor, labels: Tensor, classes: int, ignored: str = "keep") -> Tensor:

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from pydantic import NonNegativeFloat, PositiveFloat
 from torch import Tensor
 
+from benchmark.blocks import in_blocks
 from benchmark.grids import labels_on, resize
 from benchmark.method import IGNORE, Method, Taps
 
@@ -43,12 +44,15 @@ def pixel_kd(
     `utils/criterion.py` @950a7a5, `skd_original` SKD `utils/criterion.py` @ce208e1.
     """
     n, k, h, w = student.shape
-    log_p = F.log_softmax(teacher.float() / tau, dim=1)
-    log_q = F.log_softmax(student.float() / tau, dim=1)
-    if reduction == "skd_original":
-        per_pixel = -(log_p.exp() * log_q).sum(dim=1)
-    else:
-        per_pixel = F.kl_div(log_q, log_p, reduction="none", log_target=True).sum(dim=1)
+
+    def divergence(z: Tensor, z_t: Tensor) -> Tensor:
+        log_p = F.log_softmax(z_t.float() / tau, dim=1)
+        log_q = F.log_softmax(z.float() / tau, dim=1)
+        if reduction == "skd_original":
+            return -(log_p.exp() * log_q).sum(dim=1)
+        return F.kl_div(log_q, log_p, reduction="none", log_target=True).sum(dim=1)
+
+    per_pixel = in_blocks(divergence, student, teacher, elements=k * h * w)
     count = n * h * w
     if valid is not None:
         # `where`, not a product: a pixel that does not count must not turn the sum into NaN either.

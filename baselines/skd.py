@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from baselines.kd import pixel_kd
+from benchmark.blocks import in_blocks
 from benchmark.grids import coarser, pooled, resize
 from benchmark.method import Method, Part, Shapes, Taps
 
@@ -30,12 +31,18 @@ def pairwise_kd(student: Tensor, teacher: Tensor) -> Tensor:
     Source: CIRKD `losses/skd.py` @2d8ad0f.
     """
 
+    n, _, h, w = student.shape
+
     def similarities(x: Tensor) -> Tensor:
         nodes = F.max_pool2d(x.float(), 2, stride=2, ceil_mode=True)
         nodes = F.normalize(nodes.flatten(2), dim=1, eps=1e-12)
         return nodes.transpose(1, 2) @ nodes
 
-    return F.mse_loss(similarities(student), similarities(teacher))
+    def part(x: Tensor, x_t: Tensor) -> Tensor:
+        return F.mse_loss(similarities(x), similarities(x_t))[None] * (len(x) / n)
+
+    nodes = -(h // -2) * -(w // -2)  # rounded up
+    return in_blocks(part, student, teacher, elements=nodes**2).sum()
 
 
 def pairwise_kd_original(student: Tensor, teacher: Tensor, scale: float = 0.5) -> Tensor:

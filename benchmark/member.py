@@ -81,6 +81,7 @@ class Member:
         own = {name: part for name, part in self.method.parts.items() if part.optimizer is not None}
         shared = {name: part.module for name, part in self.method.parts.items() if name not in own}
         together = nn.ModuleDict({"student": self.student, "method": nn.ModuleDict(shared)})
+        self.shared = list(together.parameters())
         self.optimizer = build_optimizer(together, self.recipe.optim, self.run.precision)
         self.own = {name: build_own_optimizer(part.module, part.optimizer or {}) for name, part in own.items()}
         self.schedules = build_schedules(self.optimizer, self.recipe.optim, self.recipe.data.iterations)
@@ -145,7 +146,7 @@ class Member:
                 nn.utils.clip_grad_norm_(parameters, limit)
             if name in self.own and parameters:
                 norms.append(_norm(parameters))
-        shared = _with_gradient(p for group in self.optimizer.param_groups for p in group["params"])
+        shared = _with_gradient(self.shared)
         if self.recipe.optim.clip_norm:
             if scaler is not None:
                 scaler.unscale_(self.optimizer.optimizer)

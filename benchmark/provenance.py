@@ -50,6 +50,7 @@ def provenance(
         threads=torch.get_num_threads(),
         workers=execution.workers,
         deterministic=execution.deterministic,
+        numerics=_numerics() if device.type == "cuda" else {},
         list_hashes={name: split.list_hash() for name, split in splits.items()},
         images={name: len(split) for name, split in splits.items()},
         teacher_sha256=teacher_sha256,
@@ -58,6 +59,15 @@ def provenance(
         resumed_at=resumed_at,
         teacher_check=teacher_check,
     )
+
+
+def _numerics() -> dict[str, bool]:
+    """What a GPU does faster with other rounding."""
+    return {
+        "tf32_convolutions": torch.backends.cudnn.allow_tf32,
+        "tf32_products": torch.backends.cuda.matmul.allow_tf32,
+        "cudnn_benchmark": torch.backends.cudnn.benchmark,
+    }
 
 
 @cache

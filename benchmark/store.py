@@ -147,6 +147,7 @@ class Provenance(Frozen):
     threads: int
     workers: int
     deterministic: bool
+    numerics: dict[str, bool] = {}
     list_hashes: dict[str, str]
     images: dict[str, int]
     teacher_sha256: str | None

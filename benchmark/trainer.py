@@ -177,11 +177,15 @@ class Cohort:
     def _loop(self) -> None:
         self._heartbeat(force=True)
         for batches in self.batches():
-            self._step_all(batches, self.teach(batches))
-            self.iteration += 1
-            self._after_iteration()
+            self.advance(batches)
             if self.iteration >= self.recipe.iterations or not self.alive:
                 break
+
+    def advance(self, batches: dict[Normalisation, Batch]) -> None:
+        """One iteration of every run that is alive."""
+        self._step_all(batches, self.teach(batches))
+        self.iteration += 1
+        self._after_iteration()
 
     def batches(self) -> Iterator[dict[Normalisation, Batch]]:
         """Endless training batches from the current iteration on, once per normalisation that is asked for."""

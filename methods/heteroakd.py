@@ -18,6 +18,7 @@ from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat
 from torch import Tensor, nn
 
 from baselines.kd import pixel_kd
+from benchmark.blocks import in_blocks
 from benchmark.grids import labels_on, resize
 from benchmark.method import IGNORE, Method, Part, Shapes, Taps
 
@@ -30,16 +31,16 @@ def attached(maps: Tensor) -> Tensor:
     return maps
 
 
-def masked_reduction(losses: Tensor, valid: Tensor, reduction: str = "pixel") -> Tensor:
-    """Sum over classes of `losses` (N, K, h, w), reduced over the pixels where `valid` (N, h, w); 0 if there are none.
+def masked_reduction(losses: Tensor, valid: Tensor, classes: int, reduction: str = "pixel") -> Tensor:
+    """Losses (N, h, w), sums over K classes, reduced over the pixels where `valid` (N, h, w); 0 if there are none.
 
     `pixel`: mean over all valid pixels of the batch; `element`: mean over those and the classes; `sum`: plain sum.
     """
-    total = losses.sum(1).masked_fill(~valid, 0.0).sum()
+    total = losses.masked_fill(~valid, 0.0).sum()
     if reduction == "sum":
         return total
     cells = valid.sum().clamp(min=1)
-    return total / (cells * losses.shape[1] if reduction == "element" else cells)
+    return total / (cells * classes if reduction == "element" else cells)
 
 
 def logit_kd(student: Tensor, teacher: Tensor, valid: Tensor | None, tau: float, direction: str) -> Tensor:
@@ -110,7 +111,8 @@ def weighted_divergence(z_s: Tensor, target: Tensor, weights: Tensor | float, fo
 def projection_supervision(logits: Tensor, labels: Tensor, valid: Tensor, kind: str) -> Tensor:
     """The labels' loss on a projection [ours]: `bce` (eq. 5), mean over valid pixels and classes, or pixel `ce`."""
     if kind == "bce":
-        return masked_reduction(one_vs_rest_entropy(logits, labels), valid, "element")
+        entropies = in_blocks(lambda z, y: one_vs_rest_entropy(z, y).sum(1), logits, labels, elements=logits[0].numel())
+        return masked_reduction(entropies, valid, logits.shape[1], "element")
     return F.cross_entropy(logits, labels, ignore_index=IGNORE, reduction="sum") / valid.sum().clamp(min=1)
 
 
@@ -227,6 +229,11 @@ class HeteroAKD(Method):
 
     def hakd(self, z_s: Tensor, z_t: Tensor, labels: Tensor, valid: Tensor) -> Tensor:
         """L_hakd: eq. 5-10 on Z_s, Z_t (N, K, h, w) and labels (N, h, w), times tau² as in Hinton's KD [ours]."""
+        losses = in_blocks(self.pixel_losses, z_s, z_t, labels, valid, elements=z_s[0].numel())
+        return self.tau**2 * masked_reduction(losses, valid, z_s.shape[1], self.reduction)
+
+    def pixel_losses(self, z_s: Tensor, z_t: Tensor, labels: Tensor, valid: Tensor) -> Tensor:
+        """L_hakd before reduction, summed over classes, (N, h, w)."""
         # Three roles, three gradients: Z_s as it learns (always attached), the target, and what weighs.
         aim = Tensor.detach if self.detach == "all" else attached
         weigh = attached if self.detach == "none" else Tensor.detach
@@ -239,5 +246,4 @@ class HeteroAKD(Method):
             gain = entropy_drop(h_s, one_vs_rest_entropy(weigh(target), labels))
             argument = h_s + gain if self.weight_argument == "hs_plus_dh" else gain
             weights = knowledge_weights(argument, valid, self.weight_axis)
-        losses = weighted_divergence(z_s, target, weights, self.form, self.tau)
-        return self.tau**2 * masked_reduction(losses, valid, self.reduction)
+        return weighted_divergence(z_s, target, weights, self.form, self.tau).sum(1)

@@ -31,7 +31,21 @@ def build_optimizer(model: nn.Module, recipe: OptimRecipe, precision: Literal["f
         paramwise["custom_keys"] = dict.fromkeys(heads, {"lr_mult": recipe.head_lr_factor})
     if paramwise:
         config["paramwise_cfg"] = paramwise
-    return build_optim_wrapper(model, config)
+    wrapper = build_optim_wrapper(model, config)
+    _merge_groups(wrapper.optimizer.param_groups)
+    return wrapper
+
+
+def _merge_groups(groups: list[dict[str, Any]]) -> None:
+    """Put parameters with equal options into one group, in place.
+
+    mmengine makes a group for each, and each group costs a GPU a dozen kernels of its own. The numbers are the same.
+    """
+    merged: dict[Any, dict[str, Any]] = {}
+    for group in groups:
+        options = {key: value for key, value in group.items() if key != "params"}
+        merged.setdefault(tuple(sorted(options.items())), {"params": [], **options})["params"] += group["params"]
+    groups[:] = merged.values()
 
 
 def build_own_optimizer(module: nn.Module, optimizer: Mapping[str, Any]) -> OptimWrapper:

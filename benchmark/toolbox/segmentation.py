@@ -29,6 +29,7 @@ class Preprocessor:
         self.module = SegDataPreProcessor(
             mean=normalisation.mean, std=normalisation.std, bgr_to_rgb=normalisation.channels == "rgb", size=crop
         ).to(device)
+        self.module._non_blocking = device.type == "cuda"  # batches are pinned there; mmseg's class has no option
 
     def train(self, raw: Mapping[str, list[Any]]) -> Batch:
         """A training batch; `raw` stays as it is."""

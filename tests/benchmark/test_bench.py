@@ -1,12 +1,33 @@
+"""That the benchmarks work, at sizes that say nothing about speed."""
+
 import json
 
-from benchmark.bench import main
+import pytest
+
+from benchmark import bench_cohort, bench_evaluation, bench_step
 
 
-def test_bench_measures_and_writes_ratios(tmp_path, capsys):
-    """That it works, at a size that says nothing about speed."""
-    assert main(["--rounds", "1", "--size", "64", "--batch", "2", "--out", str(tmp_path)]) == 0
+def test_a_step_is_measured_phase_by_phase(tmp_path, capsys):
+    assert bench_step.main(["--rounds", "1", "--crop", "64", "64", "--out", str(tmp_path)]) == 0
     report = json.loads((tmp_path / "step.json").read_text())
-    assert report["step_over_floor"] > 0
-    assert 0 <= report["loop_outside_networks_share"] < 1
-    assert "heteroakd step s" in capsys.readouterr().out
+    assert report["step_over_floor"] > 0 and 0 < report["loss_share"] < 1
+    assert all(share > 0 for share in report["shares"].values())
+    assert sum(report["shares"].values()) == pytest.approx(1)
+    assert "iteration s" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_cohorts_are_measured_beside_single_runs(tmp_path):
+    options = ["--rounds", "1", "--size", "64", "--memory-size", "64", "--out", str(tmp_path)]
+    assert bench_cohort.main(options) == 0
+    report = json.loads((tmp_path / "cohort.json").read_text())
+    nine, memory = report["cohorts"]["9"], report["memory"]
+    assert 1 / 9 < nine["floor"] < 1 and nine["ratio"] > 0 and nine["singles_s"] > nine["iteration_s"] * 0.5
+    assert len(report["singles"]) == len(memory["singles"]) == 9
+    assert memory["cohort"] > memory["largest_single"] > 0 and memory["states"] > 0
+
+
+def test_areas_are_counted_beside_mmseg(tmp_path):
+    assert bench_evaluation.main(["--rounds", "1", "--size", "64", "64", "--out", str(tmp_path)]) == 0
+    report = json.loads((tmp_path / "evaluation.json").read_text())
+    assert set(report["classes"]) == {"19", "150"} and all(each["speedup"] > 0 for each in report["classes"].values())
