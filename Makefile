@@ -41,4 +41,5 @@ bench: setup
 	$(BIN)/python -m benchmark.bench_step
 	$(BIN)/python -m benchmark.bench_cohort
 	$(BIN)/python -m benchmark.bench_evaluation
+	$(BIN)/python -m benchmark.bench_growth
 	$(BIN)/python -m benchmark.bench_losses

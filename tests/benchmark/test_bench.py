@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from benchmark import bench_cohort, bench_evaluation, bench_step
+from benchmark import bench_cohort, bench_evaluation, bench_growth, bench_step
 
 
 def test_a_step_is_measured_phase_by_phase(tmp_path, capsys):
@@ -31,3 +31,10 @@ def test_areas_are_counted_beside_mmseg(tmp_path):
     assert bench_evaluation.main(["--rounds", "1", "--size", "64", "64", "--out", str(tmp_path)]) == 0
     report = json.loads((tmp_path / "evaluation.json").read_text())
     assert set(report["classes"]) == {"19", "150"} and all(each["speedup"] > 0 for each in report["classes"].values())
+
+
+@pytest.mark.slow
+def test_growth_of_losses_is_measured_in_both_forms(tmp_path):
+    assert bench_growth.main(["--shrink", "8", "--out", str(tmp_path)]) == 0
+    rows = json.loads((tmp_path / "growth.json").read_text())["rows"]
+    assert len(rows) == 5 * 4 and all(row["blocks_s"] > 0 and row["plain_mb"] >= 0 for row in rows)
