@@ -6,10 +6,12 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from itertools import groupby
 
 from benchmark.errors import KdsegError
+from benchmark.frozen import content_hash
 from benchmark.runs import Run
 
 KEY, VALUE = "data.select_on", "train-holdout"
@@ -64,7 +66,9 @@ def tuning(run: Run) -> bool:
 
 
 def trials(runs: Iterable[Run]) -> dict[str, int]:
-    """How many settings of each method were tried in tuning runs, whatever their seeds; fair where they are equal."""
-    tried = {(run.method.name, tuple(sorted(run.method.hyper.items()))) for run in runs if tuning(run)}
-    names = [name for name, _ in tried]
-    return {name: names.count(name) for name in sorted(set(names))}
+    """How many settings of each method were tried in tuning runs, whatever their seeds; fair where they are equal.
+
+    Methods without a teacher have nothing to choose and are not counted.
+    """
+    tried = {(run.method.name, content_hash(run.method.hyper)) for run in runs if tuning(run) and run.teacher}
+    return dict(sorted(Counter(name for name, _ in tried).items()))

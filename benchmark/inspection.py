@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+import re
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -19,9 +20,6 @@ from benchmark.toolbox import checkpoints
 from benchmark.toolbox.data import SeededDataset, val_dataset
 from benchmark.toolbox.layouts import Split, find_root
 from benchmark.toolbox.loading import VOID, LoadSample, read_labels
-
-SHOWN = 10
-"""Files of a split that are named one by one if something is wrong with them."""
 
 
 @dataclass(frozen=True)
@@ -94,12 +92,12 @@ def inspect(
             problems.append(f"{split}: {_first(twice)} also in {names[twice[0]]}; validation must be on other images")
         names |= dict.fromkeys(data.names(), split)
         samples = list(beat(_read(definition, data, find_root(definition, root), workers), len(data), split))
-        problems += _shortened([sample.fault for sample in samples if sample.fault], split)
+        problems += _kinds(sample.fault for sample in samples if sample.fault)
         for sample in samples:
             if sample.sha256:
                 seen[sample.sha256].append(sample.place)
         facts.append(_facts(definition, split, data, samples))
-    problems += [f"same content: {' and '.join(places)}" for places in seen.values() if len(places) > 1]
+    problems += _kinds(f"same content: {' and '.join(places)}" for places in seen.values() if len(places) > 1)
     if checkpoint:
         problems += _checkpoint_problems(definition, checkpoint)
     return Inspection(tuple(facts), tuple(dict.fromkeys(problems)))
@@ -140,19 +138,22 @@ def _read_one(definition: Dataset, root: Path, entry: dict[str, Any]) -> _Sample
         return _Sample(place, fault=f"image {image}: cannot be read: {error.strerror}")
 
 
-def _shortened(faults: list[str], split: str) -> list[str]:
-    rest = [f"{split}: {len(faults) - SHOWN} more files like these"] if len(faults) > SHOWN else []
-    return faults[:SHOWN] + rest
+def _kinds(faults: Iterable[str]) -> list[str]:
+    """A line for each kind of fault, whatever paths and numbers are in it: its first, and how many are like it."""
+    kinds: dict[str, list[str]] = defaultdict(list)
+    for fault in faults:
+        kinds[re.sub(r"\S*/\S*|[\d,…\s]+", "", fault)].append(fault)
+    return [same[0] + (f" (and {len(same) - 1} more like it)" if len(same) > 1 else "") for same in kinds.values()]
 
 
 def _facts(definition: Dataset, split: Split, data: SeededDataset, samples: list[_Sample]) -> SplitFacts:
-    sizes = [sample.size for sample in samples if sample.size]
+    sizes = Counter(sample.size for sample in samples if sample.size)
     labels = {value for sample in samples for value in sample.labels}
     return SplitFacts(
         split=split,
         images=len(data),
         official=definition.splits[split].count,
-        sizes={size: sizes.count(size) for size in sorted(set(sizes))},
+        sizes=dict(sorted(sizes.items())),
         labels=tuple(sorted(labels - {VOID})),
         list_hash=data.list_hash(),
     )

@@ -59,9 +59,13 @@ def read_sbd(path: Path) -> np.ndarray:
         KdsegError: it is missing, damaged, or holds something else.
     """
     try:
-        labels = loadmat(path)["GTcls"][0, 0]["Segmentation"]
+        content = path.read_bytes()
     except FileNotFoundError:
         raise KdsegError(f"{path}: is missing; SBD is incomplete, unpack {SBD_URL} again") from None
+    except OSError as error:
+        raise KdsegError(f"{path}: cannot be read: {error.strerror}") from None
+    try:
+        labels = loadmat(io.BytesIO(content))["GTcls"][0, 0]["Segmentation"]
     except Exception as error:  # scipy's reader raises anything on damaged files
         raise KdsegError(f"{path}: is no label file of SBD (GTcls.Segmentation): {type(error).__name__}") from None
     if labels.ndim != 2 or labels.dtype != np.uint8:

@@ -73,7 +73,7 @@ def _copy(source: Path, target: Path, files: dict[str, tuple[int, int]]) -> None
     needed, free = sum(size for size, _ in files.values()), shutil.disk_usage(target.parent).free
     if needed > free:
         raise KdsegError(
-            f"--stage {target.parent}: has {free / 2**30:.1f} GiB free, the dataset needs {needed / 2**30:.1f} GiB"
+            f"--stage {target.parent}: has {free // 2**20:,} MiB free, the dataset needs {-(-needed // 2**20):,} MiB"
         )
     temporary = target.with_name(f".{target.name}.tmp")
     try:

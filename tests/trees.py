@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import tempfile
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from benchmark import definitions
+from benchmark.toolbox.layouts import find_pairs
 
 VOID = 255
 COUNTS = {"train": 4, "val": 2}
@@ -24,7 +27,8 @@ def tree(name: str, root: Path) -> Path:
 
 
 def _camvid(root: Path, split: str, count: int, rng: np.random.Generator) -> None:
-    names = [f"0001TP_{index:06d}" for index in range(count)]
+    drive = {"train": "0001TP", "val": "0016E5"}[split]
+    names = [f"{drive}_{index:06d}" for index in range(count)]
     for name in names:
         _save(_noise(rng), root / f"images/{split}/{name}.jpg")
         _save(_labels(rng, 11), root / f"labels/{split}/{name}.png")
@@ -68,6 +72,25 @@ def _cityscapes(root: Path, split: str, count: int, rng: np.random.Generator) ->
         }  # fmt: skip
         for kind, values in kinds.items():
             _save(values, root / f"gtFine/{split}/{stem}_gtFine_{kind}.png")
+
+
+@cache
+def official(name: str) -> definitions.Dataset:
+    """The definition of data set `name` as if its tree held the official images."""
+    whole = definitions.dataset(name)
+    with tempfile.TemporaryDirectory() as folder:
+        root = tree(name, Path(folder))
+        splits = {
+            split: layout.model_copy(
+                update={"count": COUNTS[split], "official": definitions.names_hash(_names(whole, split, root))}
+            )
+            for split, layout in whole.splits.items()
+        }
+    return whole.model_copy(update={"splits": splits})
+
+
+def _names(definition: definitions.Dataset, split: str, root: Path) -> list[str]:
+    return [pair.name for pair in find_pairs(definition, split, root)]
 
 
 _BUILDERS = {"camvid": _camvid, "voc": _voc, "ade20k": _ade20k, "cityscapes": _cityscapes}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from argparse import Namespace
 from typing import Any
 
@@ -32,7 +33,8 @@ def _check(arguments: Namespace) -> int:
     definition = definitions.dataset(arguments.name)
 
     def bar(items: Any, count: int, split: str) -> Any:
-        return track(items, split, count, console=Console(stderr=True), transient=True)
+        console, quiet = Console(stderr=True), not sys.stderr.isatty()
+        return track(items, split, count, console=console, transient=True, disable=quiet)
 
     found = inspect(definition, arguments.data_root, _workers(arguments), arguments.checkpoint, bar)
     rows = [

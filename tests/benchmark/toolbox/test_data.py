@@ -74,12 +74,12 @@ def test_loading_draws_nothing_from_the_outer_generators():
 
 def test_camvid_is_read_as_it_lies_on_disk(root):
     data = val_dataset(CAMVID, root)
-    assert data.names() == ["0001TP_000000", "0001TP_000001"] and len(data.list_hash()) == 16
+    assert data.names() == ["0016E5_000000", "0016E5_000001"] and len(data.list_hash()) == 16
     (indices, raw), *rest = val_batches(data, batch=8, workers=0)
     assert indices == [0, 1] and rest == []
-    label = cv2.imread(str(root / "labels/val/0001TP_000001.png"), cv2.IMREAD_UNCHANGED)
+    label = cv2.imread(str(root / "labels/val/0016E5_000001.png"), cv2.IMREAD_UNCHANGED)
     assert np.array_equal(raw["data_samples"][1].gt_sem_seg.data[0].numpy(), label)
-    image = cv2.imread(str(root / "images/val/0001TP_000001.jpg"))
+    image = cv2.imread(str(root / "images/val/0016E5_000001.jpg"))
     assert np.array_equal(raw["inputs"][1].numpy(), image.transpose(2, 0, 1))
 
 
@@ -87,7 +87,7 @@ def test_normalisation_takes_the_channels_in_the_order_that_the_network_expects(
     norm = definitions.protocol("camvid-small").normalisation
     _, raw = next(val_batches(val_dataset(CAMVID, root), 1, 0))
     inputs = Preprocessor(norm, None, torch.device("cpu")).evaluate(raw)
-    image = cv2.imread(str(root / "images/val/0001TP_000000.jpg"))[..., ::-1]
+    image = cv2.imread(str(root / "images/val/0016E5_000000.jpg"))[..., ::-1]
     expected = ((image - np.array(norm.mean)) / np.array(norm.std)).transpose(2, 0, 1)
     np.testing.assert_allclose(inputs[0].numpy(), expected, atol=1e-4)
 
@@ -102,6 +102,6 @@ def test_small_crops_are_padded_after_normalisation_with_zeros_and_void(root):
 
 
 def test_images_of_different_sizes_do_not_share_a_batch(root):
-    cv2.imwrite(str(root / "images/val/0001TP_000001.jpg"), np.zeros((30, 50, 3), np.uint8))
-    cv2.imwrite(str(root / "labels/val/0001TP_000001.png"), np.zeros((30, 50), np.uint8))
+    cv2.imwrite(str(root / "images/val/0016E5_000001.jpg"), np.zeros((30, 50, 3), np.uint8))
+    cv2.imwrite(str(root / "labels/val/0016E5_000001.png"), np.zeros((30, 50), np.uint8))
     assert [indices for indices, _ in val_batches(val_dataset(CAMVID, root), 8, 0)] == [[0], [1]]

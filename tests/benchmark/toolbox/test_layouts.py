@@ -21,7 +21,7 @@ from benchmark.toolbox.segmentation import Preprocessor, task_losses
 from tests.trees import COUNTS, tree
 
 NAMES = {
-    "camvid": ["0001TP_000000", "0001TP_000001"],
+    "camvid": ["0016E5_000000", "0016E5_000001"],
     "voc": ["2008_000000", "2008_000001"],
     "ade20k": ["ADE_val_00000001", "ADE_val_00000002"],
     "cityscapes": ["frankfurt_000000_000019", "frankfurt_000001_000019"],
@@ -142,8 +142,8 @@ _SBD = f"; {definitions.dataset('voc').obtain}"
 _IDS = f"; {definitions.dataset('cityscapes').obtain}"
 MISSING = {
     "camvid image": (
-        "camvid", _remove("images/val/0001TP_000001.jpg"),
-        "camvid val: 1 image is missing: images/val/0001TP_000001.jpg",
+        "camvid", _remove("images/val/0016E5_000001.jpg"),
+        "camvid val: 1 image is missing: images/val/0016E5_000001.jpg",
     ),
     "voc images": (
         "voc", _remove("JPEGImages/2008_000000.jpg", "JPEGImages/2008_000001.jpg"),

@@ -168,7 +168,7 @@ def test_a_bad_file_is_one_line_in_mid_epoch(case, workers, tmp_path, capfd):
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_bad_file_is_one_line_in_evaluation(workers, tmp_path):
     data = val_dataset(definitions.dataset("camvid"), tree("camvid", tmp_path))
-    victim = tmp_path / "labels/val/0001TP_000001.png"
+    victim = tmp_path / "labels/val/0016E5_000001.png"
     _cut(0.5)(victim)
     batches = val_batches(data, 1, workers)
     assert next(batches)[0] == [0]
