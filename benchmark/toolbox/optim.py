@@ -54,7 +54,7 @@ def build_own_optimizer(module: nn.Module, optimizer: Mapping[str, Any]) -> Opti
 
 
 def build_schedules(optimizer: OptimWrapper, recipe: OptimRecipe, iterations: int) -> list[Any]:
-    """Linear warm-up (where the recipe has one), then polynomial decay to `min_lr` at `iterations`."""
+    """Linear warm-up (where the recipe has one), then polynomial decay, at `min_lr` in the last iteration."""
     configs = [
         {
             "type": "PolyLR",

@@ -4,7 +4,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from mmseg.evaluation import IoUMetric
+from PIL import Image
 
+from benchmark import definitions
 from benchmark.evaluation import count_areas
 from benchmark.metrics import scores
 from tests.golden.cases import cases
@@ -58,3 +60,34 @@ def test_both_conventions_equal_the_reference(case):
     assert scores(areas).miou / 100 == pytest.approx(float(expected["out.miou_nanmean"]), abs=1e-6)
     np.testing.assert_allclose(scores(areas).iou / 100, expected["out.iou_nan"], atol=1e-6)
     np.testing.assert_array_equal(areas.sum(0)[0], expected["out.total_inter"])
+
+
+def test_iou_equals_cityscapes_own_evaluator(tmp_path, monkeypatch):
+    """The same predictions, as labelIds, through the script that Cityscapes' server runs."""
+    monkeypatch.setattr(np, "in1d", np.isin, raising=False)  # gone in numpy 2.4
+    from cityscapesscripts.evaluation import evalPixelLevelSemanticLabeling as evaluator  # noqa: N813
+
+    ids = np.array(definitions.dataset("cityscapes").label_ids, np.uint8)
+    rng = np.random.default_rng(0)
+    areas, pictures, truths = [], [], []
+    for index in range(3):
+        label = rng.choice([*range(15), 255], (40, 60))  # four classes are in no truth
+        wrong = rng.random(label.shape) < 0.4
+        prediction = np.where(wrong | (label == 255), rng.integers(0, 17, label.shape), label)
+        areas.append(count_areas(torch.tensor(prediction), torch.tensor(label), 19).numpy())
+        name = f"frankfurt_00000{index}_000019"
+        pictures.append(str(tmp_path / f"{name}_pred.png"))
+        truths.append(str(tmp_path / f"{name}_gtFine_labelIds.png"))
+        Image.fromarray(ids[prediction]).save(pictures[-1])
+        # void is 0 (unlabelled) in Cityscapes' own files, and one of the ids that are not evaluated
+        Image.fromarray(np.where(label == 255, 3, ids[np.minimum(label, 18)]).astype(np.uint8)).save(truths[-1])
+    evaluator.args.evalInstLevelScore = evaluator.args.JSONOutput = False
+    evaluator.args.quiet = True
+    theirs = evaluator.evaluateImgLists(pictures, truths, evaluator.args)
+    ours = scores(np.stack(areas))
+    for name, iou in zip(definitions.dataset("cityscapes").classes, ours.iou, strict=True):
+        assert theirs["classScores"][name] * 100 == pytest.approx(iou, nan_ok=True)
+    # Their mean leaves out classes that are nan; classes 15 and 16 are predicted but absent, and count as 0 for both.
+    assert theirs["averageScoreClasses"] * 100 == pytest.approx(ours.miou)
+    assert ours.iou[15] == ours.iou[16] == 0 and np.isnan(ours.iou[17:]).all()
+    assert scores(np.stack(areas), "cirkd").miou == pytest.approx(ours.miou * 17 / 19)

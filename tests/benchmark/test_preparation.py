@@ -129,7 +129,8 @@ BAD = {
     "a mat cut off": (_cut_mat, "SBD/cls/2007_000002.mat: is no label file of SBD (GTcls.Segmentation): "),
     "a list shorter": (
         _shorter_list,
-        "SBD: train.txt, val.txt and VOC's train.txt name 3 images outside of VOC's val.txt that are not the 4 official ones; unpack URL again",
+        "SBD: train.txt, val.txt and VOC's train.txt name 3 images outside of VOC's val.txt that "
+        "are not the 4 official ones; unpack URL again",
     ),
     "another list there": (
         _foreign_list, "ROOT/ImageSets/Segmentation/trainaug.txt: is there and names other images than the 4 official "
