@@ -289,6 +289,7 @@ def parser() -> argparse.ArgumentParser:
         "--data-root", nargs="+", action="extend", default=[], metavar="NAME=DIR", help="folders of datasets with files"
     )
     doctor.add_argument("--weights-dir", type=Path, help="folder of weight files (default: $KDSEG_WEIGHTS)")
+    doctor.add_argument("--profile", help="look at a cluster too, with a small job: its profile")
     doctor.add_argument("--format", choices=("table", "json"), default="table")
     _store(doctor)
     return root

@@ -129,7 +129,7 @@ def _submit_one(batch: Batch, array: Array, waits_for: str) -> Submission:
     entry = Submission(
         sweep=batch.sweep, cluster=batch.limits.cluster, profile=batch.profile, name=name, submitted=time.time(),
         folder=str(folder(batch.work_dir) / name), runs=runs,
-        attempts=tuple(1 + max(batch.attempts.get(run, 0) for run in element) for element in runs),
+        attempts=tuple(1 + max((batch.attempts.get(run, 0) for run in element), default=0) for element in runs),
     )  # fmt: skip
     with _private_files():
         own_folder(Path(entry.folder))

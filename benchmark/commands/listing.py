@@ -91,6 +91,10 @@ def doctor(arguments: Namespace) -> int:
     roots, weights = data_roots(arguments.data_root), weights_folder(arguments.weights_dir)
     with Console(stderr=True).status("looking at this machine"):
         findings = examine(arguments.work_dir, roots, weights)
+        if arguments.profile:
+            from slurm.doctor import examine_profile
+
+            findings += examine_profile(arguments.profile, arguments.work_dir)
     if arguments.format == "json":
         print(json.dumps([asdict(finding) for finding in findings], indent=1, ensure_ascii=False))
     else:
