@@ -29,7 +29,7 @@ from benchmark.files import make_folder, write_json
 from benchmark.plan import Sweep, cohorts, plan_sweep
 from benchmark.provenance import code_version, package_versions, processor
 from benchmark.runs import Execution
-from benchmark.store import RunDirectory, State, write_manifest
+from benchmark.store import SCHEMA, RunDirectory, State, write_manifest
 from slurm import queue
 from slurm.arrays import arrays
 from slurm.profiles import Resources
@@ -97,11 +97,9 @@ def measure_status(folder: Path, count: int) -> dict[str, float]:
         directory = RunDirectory(work_dir, id_)
         directory.path.mkdir(parents=True)
         if place % 2:
-            record = {"schema_version": 2, "id": id_, "outcome": "done", "iterations": 400}
-            text = json.dumps(
-                record | {"result": {"last": {"miou": 50.0}}, "filler": {str(i): 0.5 for i in range(150)}}
-            )
-            (directory.path / "record.json").write_text(text)
+            result = {"last": {"miou": 50.0, "iou": {str(number): 50.0 for number in range(150)}}}
+            record = {"schema_version": SCHEMA, "id": id_, "outcome": "done", "iterations": 400, "result": result}
+            (directory.path / "record.json").write_text(json.dumps(record))
         else:
             directory.write_status(State.RUNNING, 100, 400, seconds_per_iteration=0.1)
     elements = []

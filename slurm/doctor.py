@@ -97,20 +97,8 @@ def command(resources: Resources, place: Path) -> list[str]:
     options = {key: wanted.get(key) for key in ("partition", "account", "qos", "constraint", "mem", "gpus_per_node")}
     flags = [f"--{key.replace('_', '-')}={value}" for key, value in options.items() if value]
     shell = "\n".join([*resources.setup, 'exec "$@"'])
-    return [
-        "srun",
-        *flags,
-        "--ntasks=1",
-        "--time=5",
-        "bash",
-        "-c",
-        shell,
-        "kdseg",
-        sys.executable,
-        "-c",
-        PROBE,
-        str(place),
-    ]
+    script = ["bash", "-c", shell, "kdseg", sys.executable, "-c", PROBE, str(place)]
+    return ["srun", *flags, "--ntasks=1", "--time=5", *script]
 
 
 def read_facts(text: str) -> dict[str, Any]:
