@@ -9,15 +9,13 @@ import math
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from functools import cache
+from typing import Any
 
 from benchmark.frame import SKIPPED, STUDENT
 from benchmark.statistics import Summary, summary
 
-if TYPE_CHECKING:
-    import pandas as pd
-
-    Rows = list[dict[str, Any]]
+Rows = list[dict[str, Any]]
 
 FIRST = (STUDENT, "kd", "cwd", "skd", "fitnet", "at", "ifvd", "dsd", "cirkd", "mgd", "dist", "afdcd")
 LAST = ("heteroakd",)
@@ -96,13 +94,12 @@ class PairEntries:
         return f"{self.teacher} → {self.student}" if self.teacher else f"{self.student}, no teacher"
 
 
-def pairs(runs: pd.DataFrame, planned: bool) -> list[PairEntries]:
-    """All pairs in `runs` (with `delta`, and with missing rows if `planned`), in a stable order.
+def pairs(rows: Rows, planned: bool) -> list[PairEntries]:
+    """All pairs in the rows of a frame (with `delta`, and with missing runs if `planned`), in a stable order.
 
     A student alone belongs to each pair of its setting; a network that neither learns nor teaches stands alone. Where
     no plan says which seeds a cell was to have (`planned` is false), it was to have all seeds of its pair.
     """
-    rows: Rows = runs.to_dict("records")
     taught = {(row["setting_key"], row["teacher_model"], row["teacher_id"]) for row in rows if row["teacher_model"]}
     used = {setting for setting, _, _ in taught}
     teachers = {teacher for _, _, teacher in taught}
@@ -116,6 +113,7 @@ def pairs(runs: pd.DataFrame, planned: bool) -> list[PairEntries]:
     return sorted(found, key=_pair_order)
 
 
+@cache
 def variant_order(method: str, variant: str) -> tuple[Any, ...]:
     """Sort key: baselines, then methods under test; per method its default, other settings, controls and ablations."""
     base, _, recipe = method.partition("@")

@@ -34,6 +34,8 @@ COSTS = (
 )  # fmt: skip
 ORIGIN = ("commit", "dirty", "device", "processor")
 COLUMNS = (*INPUTS, *SCORES, *COSTS, *ORIGIN, "images", "teacher_miou")
+_DELTA = ("method", "method_version", "outcome", "reason", "seed", "miou_last", "images", "delta_key")
+"""What Δ is made from."""
 _DTYPES = {
     "Int64": (
         "method_version", "seed", "harness", "best_iteration", "iterations", "diverged_at", "parameters",
@@ -112,7 +114,7 @@ def with_delta(frame: pd.DataFrame) -> pd.DataFrame:
     """
     import pandas as pd
 
-    rows = frame.to_dict("records")
+    rows = frame[list(_DELTA)].to_dict("records")
     alone = students(rows)
     reasons = [_delta_reason(row, alone) for row in rows]
     deltas = [

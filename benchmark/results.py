@@ -37,12 +37,14 @@ class Results:
 
     Attributes:
         frame: one row a run, finished or expected, with Δ.
+        rows: the same, by id.
         pairs: the pairs of networks that they make up, in a stable order.
         sweeps: name of each sweep that was started -> ids of its runs.
         find_areas: file with the areas of a run, or None.
     """
 
     frame: pd.DataFrame
+    rows: dict[str, dict[str, Any]]
     pairs: tuple[PairEntries, ...]
     sweeps: dict[str, frozenset[str]]
     find_areas: Callable[[str], Path | None]
@@ -66,12 +68,9 @@ class Results:
         manifests = list(manifests)
         frame = with_delta(with_missing(records_frame(records), manifests, reason))
         sweeps = {manifest.sweep: frozenset(run.id for run in manifest.runs) for manifest in manifests}
-        return cls(frame, tuple(pairs(frame, planned=bool(manifests))), sweeps, find_areas)
-
-    @cached_property
-    def rows(self) -> dict[str, dict[str, Any]]:
-        """Each run's row of the frame, by id."""
-        return {row["id"]: row for row in self.frame.to_dict("records")}
+        rows = frame.to_dict("records")
+        found = tuple(pairs(rows, planned=bool(manifests)))
+        return cls(frame, {row["id"]: row for row in rows}, found, sweeps, find_areas)
 
     @cached_property
     def _students(self) -> dict[str, dict[str, Any]]:

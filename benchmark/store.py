@@ -12,6 +12,7 @@ record.json    the result, written last
 from __future__ import annotations
 
 import fcntl
+import gc
 import hashlib
 import io
 import json
@@ -343,11 +344,17 @@ def records(folder: Path) -> list[Record]:
     """
     found = []
     files = [*Path(folder).glob("*/record.json"), *Path(folder).glob("runs/*/record.json")]
-    for file in sorted(files, key=lambda file: file.parent.name):
-        try:
-            found.append(read_record(file))
-        except KdsegError as error:
-            print(f"left out: {error}", file=sys.stderr)
+    collecting = gc.isenabled()
+    gc.disable()  # it would walk over all records so far, again and again, and there is nothing to collect
+    try:
+        for file in sorted(files, key=lambda file: file.parent.name):
+            try:
+                found.append(read_record(file))
+            except KdsegError as error:
+                print(f"left out: {error}", file=sys.stderr)
+    finally:
+        if collecting:
+            gc.enable()
     return found
 
 

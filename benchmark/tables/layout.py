@@ -79,10 +79,13 @@ def _table(results: Results, name: str, title: str, sources: Sequence[tuple[str,
     pairs = list({id(pair): pair for _, ours, _ in made for pair, _ in ours.values()}.values())
     holes = sum(count for *_, count in made)
     known = lacking(results, pairs)
-    sweeps = dict.fromkeys(table.sweep for table in found if table.sweep) if holes else {}
-    missing = (
-        (f"{holes} cells have no run.", *dict.fromkeys([*known[1:], *map(submit_line, sweeps)])) if holes else known
-    )
+    missing = known
+    if holes:
+        sweeps = dict.fromkeys(table.sweep for table in found if table.sweep)
+        covered = {(table.dataset, table.protocol) for table in found if table.sweep}
+        bare = dict.fromkeys(f"{t.dataset} under {t.protocol}" for t in found if (t.dataset, t.protocol) not in covered)
+        first = f"{holes} cells have no run." + (f" No sweep file has {', '.join(bare)}." if bare else "")
+        missing = (first, *dict.fromkeys([*known[1:], *map(submit_line, sweeps)]))
     entries = [entry for _, ours, _ in made for _, entry in ours.values()]
     return Table(
         name=name,

@@ -133,7 +133,10 @@ def _missing(results: Results, found: list[Any], waiting: list[Compared]) -> tup
     if not waiting:
         return planned
     sweeps = dict.fromkeys(made.number.table.sweep for made in waiting if made.number.table.sweep)
-    first = f"{len(waiting)} published numbers have no run beside them."
+    bare = sum(not made.number.table.sweep for made in waiting)
+    first = f"{len(waiting)} published numbers have no run beside them" + (
+        f"; {bare} are in no sweep file." if bare else "."
+    )
     return (first, *dict.fromkeys([*planned[1:], *map(submit_line, sweeps)]))
 
 
