@@ -43,3 +43,4 @@ bench: setup
 	$(BIN)/python -m benchmark.bench_evaluation
 	$(BIN)/python -m benchmark.bench_growth
 	$(BIN)/python -m benchmark.bench_losses
+	$(BIN)/python -m benchmark.bench_report

@@ -114,7 +114,7 @@ def with_delta(frame: pd.DataFrame) -> pd.DataFrame:
     """
     import pandas as pd
 
-    rows = frame[list(_DELTA)].to_dict("records")
+    rows = frame_rows(frame[list(_DELTA)])
     alone = students(rows)
     reasons = [_delta_reason(row, alone) for row in rows]
     deltas = [
@@ -125,6 +125,13 @@ def with_delta(frame: pd.DataFrame) -> pd.DataFrame:
         delta=pd.Series(deltas, index=frame.index, dtype="float64"),
         delta_reason=pd.Series(reasons, index=frame.index, dtype=object),
     )
+
+
+def frame_rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """The rows of a frame as dicts of plain values, faster than pandas' own `to_dict`."""
+    columns = [frame[name].to_numpy(dtype=object, na_value=None).tolist() if frame[name].dtype.kind in "iub"
+               else frame[name].tolist() for name in frame]  # fmt: skip
+    return [dict(zip(frame, values, strict=True)) for values in zip(*columns, strict=True)]
 
 
 def students(rows: Iterable[dict[str, Any]]) -> dict[str, dict[str, Any]]:

@@ -13,7 +13,7 @@ import numpy as np
 from benchmark import definitions
 from benchmark.cells import Entry, PairEntries, pairs
 from benchmark.errors import KdsegError
-from benchmark.frame import MISSING, records_frame, students, with_delta, with_missing
+from benchmark.frame import MISSING, frame_rows, records_frame, students, with_delta, with_missing
 from benchmark.images import blocks
 from benchmark.runs import Manifest
 from benchmark.store import Record, read_areas
@@ -68,7 +68,7 @@ class Results:
         manifests = list(manifests)
         frame = with_delta(with_missing(records_frame(records), manifests, reason))
         sweeps = {manifest.sweep: frozenset(run.id for run in manifest.runs) for manifest in manifests}
-        rows = frame.to_dict("records")
+        rows = frame_rows(frame)
         found = tuple(pairs(rows, planned=bool(manifests)))
         return cls(frame, {row["id"]: row for row in rows}, found, sweeps, find_areas)
 

@@ -74,10 +74,9 @@ class Run(Frozen):
     @property
     def keys(self) -> RunKeys:
         """What it has in common with other runs."""
-        data = self.model_dump(mode="json", exclude={"method": SHOWN})
-        of_cell = {name: value for name, value in data.items() if name != "seed"}
-        of_delta = {name: value for name, value in data.items() if name not in ("teacher", "method")}
-        of_setting = {name: value for name, value in of_delta.items() if name != "seed"}
+        of_cell = self.model_dump(mode="json", exclude={"method": SHOWN, "seed": True})
+        of_setting = {name: value for name, value in of_cell.items() if name not in ("teacher", "method")}
+        of_delta = {**of_setting, "seed": self.seed}
         return RunKeys(content_hash(of_cell), content_hash(of_delta), content_hash(of_setting))
 
     @property
