@@ -152,7 +152,7 @@ def test_a_checkpoint_is_a_teacher_too() -> None:
 def test_readers_of_records_import_no_torch(tmp_path) -> None:
     script = """
 import sys
-import benchmark.cells, benchmark.figures, benchmark.frame, benchmark.published, benchmark.plots, benchmark.render
+import benchmark.cells, benchmark.figures, benchmark.frame, benchmark.published, benchmark.render
 import benchmark.results, benchmark.statistics, benchmark.tables
 late = sorted({name.split(".")[0] for name in sys.modules} & {"pandas", "matplotlib", "scipy", "rich"})
 assert not late, late
@@ -160,9 +160,9 @@ from pathlib import Path
 from tests.benchmark.builders import heteroakd, record, run, source
 values = [heteroakd(), heteroakd(lambda2=10.0)]
 made = [record(run()), *(record(run(value, 0, source())) for value in values)]
-frame = benchmark.frame.records_frame(made)
-benchmark.render.write_tables(benchmark.tables.make_tables(benchmark.results.Results.of(made)), Path(sys.argv[1]))
-benchmark.figures.figure6(frame, Path(sys.argv[1]))
+found, folder = benchmark.results.Results.of(made), Path(sys.argv[1])
+benchmark.render.write_tables(benchmark.tables.make_tables(found), folder)
+benchmark.figures.write(benchmark.figures.make_figures(benchmark.figures.Sources(found, folder), ["6"]).figures, folder)
 heavy = sorted(n for n in {name.split(".")[0] for name in sys.modules} if n == "torch" or n.startswith("mm"))
 assert heavy in ([], ["mmap"]), heavy
 """

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 
 from benchmark.definitions import names
@@ -5,6 +7,7 @@ from benchmark.errors import KdsegError
 from benchmark.networks import networks
 from benchmark.published import FOLDER, Kind, numbers, papers, publication, read_publication
 from benchmark.recipes import method_setting
+from benchmark.tables.ablation import SWEEP
 
 ALL = [number for paper in papers() for number in numbers(publication(paper))]
 
@@ -100,3 +103,17 @@ def test_an_unknown_source_or_claim_names_the_near_ones() -> None:
         publication("heteroakt")
     with pytest.raises(KdsegError, match="unknown claim 'figure6'; did you mean figure6_minimum_gain"):
         publication("heteroakd").claim("figure6")
+
+
+def test_the_sweeps_that_tables_name_train_their_pairs() -> None:
+    from benchmark.frozen import read_yaml
+
+    sweeps = Path(__file__).parents[2] / "slurm" / "sweeps"
+    named = [table for paper in papers() for table in publication(paper).tables if table.sweep]
+    assert len(named) > 3
+    for table in named:
+        sweep = read_yaml(sweeps / f"{table.sweep}.yaml")
+        pairs = {(pair["teacher"], pair["student"]) for pair in sweep["pairs"]}
+        assert {(column.teacher, column.student) for column in table.columns} <= pairs
+        assert (sweep["dataset"], sweep["protocol"]) == (table.dataset, table.protocol)
+    assert (sweeps / f"{SWEEP}.yaml").is_file()
