@@ -44,3 +44,4 @@ bench: setup
 	$(BIN)/python -m benchmark.bench_growth
 	$(BIN)/python -m benchmark.bench_losses
 	$(BIN)/python -m benchmark.bench_report
+	$(BIN)/python -m benchmark.bench_data
