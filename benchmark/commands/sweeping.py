@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from benchmark.commands.training import execution, select_on
 from benchmark.errors import KdsegError
+from benchmark.holdout import trials
 from benchmark.store import RunDirectory, write_manifest
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ def sweep(arguments: Namespace) -> int:
     manifest, work_dir = plan.manifest, arguments.work_dir
     write_manifest(work_dir, manifest)
     _say_skips(plan)
+    _say_trials(plan)
     jobs = cohorts(
         plan, work_dir, arguments.data_root, execution(arguments), arguments.cohort, arguments.allow_off_protocol
     )
@@ -92,6 +94,7 @@ def _launch(arguments: Namespace, plan: Plan, choose: Callable[[Known], set[str]
         now = known(work_dir, limits.cluster, finished(work_dir, plan))
         found = agenda(plan.manifest.runs, choose(now), work_dir, now)
         _say_skips(plan)
+        _say_trials(plan)
         _say_agenda(plan, found)
         if not found.todo:
             print("nothing to submit")
@@ -181,6 +184,15 @@ def _dry_run(batch: Batch) -> int:
 def _say_skips(plan: Plan) -> None:
     for skip in plan.manifest.skips:
         print(f"skipped: {skip.variant} on {skip.teacher} → {skip.student}: {skip.reason}")
+
+
+def _say_trials(plan: Plan) -> None:
+    """How many settings a tuning sweep tries of each method: unequal numbers favour those with more."""
+    tried = trials(plan.manifest.runs)
+    if tried:
+        print("settings tried: " + ", ".join(f"{name} {count}" for name, count in tried.items()))
+    if len(set(tried.values())) > 1:
+        print("warning: methods get unequal numbers of trials; a comparison of their best is not fair", file=sys.stderr)
 
 
 def _say_agenda(plan: Plan, found: Agenda) -> None:

@@ -1,10 +1,14 @@
 """The part of train that hyper-parameters are chosen on."""
 
+import re
+from pathlib import Path
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmark import definitions
+from benchmark.cli import main
 from benchmark.errors import KdsegError
 from benchmark.holdout import FEW, GAP, SHARE, cut, trials, tuning
 from tests.benchmark.builders import run, setting, source
@@ -73,3 +77,15 @@ def test_trials_are_the_settings_of_each_method_whatever_the_seed():
     runs += [run(overrides=held)]
     assert trials(runs) == {"cwd": 1, "kd": 2}, "the student alone has nothing to choose"
     assert [tuning(each) for each in runs[:2]] == [True, False]
+
+
+@pytest.mark.parametrize(("methods", "fair"), [("[student, kd, cwd]", True), ("[{name: kd, tau: [1, 2]}, cwd]", False)])
+def test_a_tuning_sweep_says_how_many_settings_each_method_gets(methods, fair, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("slurm.local.run_jobs", lambda *_: [])
+    text = (Path(__file__).parents[2] / "slurm/sweeps/tiny.yaml").read_text()
+    (tmp_path / "t.yaml").write_text(re.sub(r"methods: .*", f"methods: {methods}", text))
+    arguments = ["sweep", str(tmp_path / "t.yaml"), "--work-dir", str(tmp_path), "--select-on", "train-holdout"]
+    assert main(arguments) == 0
+    said = capsys.readouterr()
+    assert f"settings tried: cwd 1, kd {1 if fair else 2}\n" in said.out
+    assert ("unequal numbers of trials" in said.err) is not fair
