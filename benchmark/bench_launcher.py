@@ -76,7 +76,7 @@ def main(argv: list[str]) -> int:
 def measure_plan(folder: Path, count: int) -> dict[str, float]:
     """`kdseg plan` of a sweep of about `count` runs."""
     file = _sweep_file(folder, "planned", count)
-    return _timed("plan", str(file), "--format", "json", "--work-dir", str(folder / "plan")) | {"runs": _size(count)}
+    return _timed("plan", str(file), "--work-dir", str(folder / "plan")) | {"runs": _size(count)}
 
 
 def measure_submit(folder: Path, count: int) -> dict[str, float]:

@@ -204,7 +204,7 @@ class RunDirectory:
 
     def __init__(self, work_dir: Path, run_id: str) -> None:
         self.id = run_id
-        self.path = Path(work_dir) / "runs" / run_id
+        self.path = Path(work_dir, "runs", run_id)
 
     def create(self, run: Run) -> None:
         """Write `run.json`, or check that the one that is there says the same."""

@@ -115,7 +115,7 @@ def _run_state(run: Run, id_: str, work_dir: Path, slurm: Known | None, now: flo
 def _submitted(run: Run, id_: str, status: Status | None, attempt: Attempt, seen: Seen | None, now: float) -> RunState:
     """The state of a run that was submitted on this cluster."""
     ours = status if status and status.time >= attempt.submission.submitted else None
-    place = {"element": attempt.element, "log": str(attempt.log)}
+    place = {"element": attempt.element, "log": attempt.log}
     far = {"iteration": status.iteration, "iterations": status.iterations} if status else {}
     if seen and seen.live and seen.state == "PENDING":
         return RunState(run, id_, At.QUEUED, None, _waits(seen, attempt), **far, **place)
@@ -130,7 +130,7 @@ def _submitted(run: Run, id_: str, status: Status | None, attempt: Attempt, seen
             return RunState(run, id_, At.RUNNING, None, "starting", **far, **place)
         beat = now - ours.time
         return RunState(run, id_, At.RUNNING, None, "", eta_s=_eta(ours), heartbeat_s=beat, **far, **place)
-    line = last_line(attempt.log)
+    line = last_line(Path(attempt.log))
     cause = SLURM_CAUSES.get(seen.state) if seen else None
     if cause is None:
         cause = _cause(line)

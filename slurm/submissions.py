@@ -48,9 +48,9 @@ class Submission(Frozen):
         """Slurm's id of an element: `JOB_INDEX`, or `JOB` where there is but one."""
         return self.job if len(self.runs) == 1 else f"{self.job}_{index}"
 
-    def log(self, index: int, kind: str = "err") -> Path:
-        """The log of an element's first process, `out` or `err`."""
-        return Path(self.folder) / f"{self.element(index)}_0_log.{kind}"
+    def log(self, index: int, kind: str = "err") -> str:
+        """The log file of an element's first process, `out` or `err`."""
+        return f"{self.folder}/{self.element(index)}_0_log.{kind}"
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class Attempt:
         return self.submission.element(self.index)
 
     @property
-    def log(self) -> Path:
+    def log(self) -> str:
         """The run's error log."""
         return self.submission.log(self.index)
 

@@ -44,7 +44,7 @@ def plan(arguments: Namespace) -> int:
     known = measured(records(work_dir)) if work_dir.is_dir() else {}
     cost, everything = estimate(jobs, known), cohorts(made, *options)
     if arguments.format == "json":
-        print(json.dumps(_data(made, states, jobs, cost, everything, missing), indent=1))
+        print(json.dumps(_data(made, states, jobs, cost, everything, missing)))
         return 0
     console = Console()
     count = f"{len(runs)} runs in {len(everything)} jobs"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import sys
 import time
@@ -48,7 +49,7 @@ def status(arguments: Namespace) -> int:
     """`kdseg status`: what the runs of a sweep are at; the exit code is `Look.code`."""
     found = _look(arguments)
     if arguments.format == "json":
-        print(json.dumps([_row(state) for state in found.states], indent=1))
+        print(json.dumps([_row(state) for state in found.states]))
         return found.code
     if arguments.watch:
         with Live(_picture(arguments, found), auto_refresh=False, vertical_overflow="visible") as live:
@@ -69,7 +70,7 @@ def logs(arguments: Namespace) -> int:
     id_ = _run_id(arguments.run, work_dir)
     attempt = attempts(submissions(work_dir)).get(id_)
     if attempt:
-        files = [attempt.submission.log(attempt.index, kind) for kind in ("out", "err")]
+        files = [Path(attempt.submission.log(attempt.index, kind)) for kind in ("out", "err")]
     else:
         jobs = sorted((work_dir / "jobs").glob("*.json"), key=lambda file: file.stat().st_mtime)
         files = [file.with_suffix(".log") for file in jobs if id_ in _job_runs(file)][-1:]
@@ -112,7 +113,7 @@ def slurm_view(work_dir: Path, runs: Iterable[str]) -> tuple[Known | None, str]:
     """What Slurm says of submitted runs; None if none was submitted, or if it does not answer, which the text says."""
     if not submissions(work_dir):
         return None, ""
-    ended = [id_ for id_ in runs if (work_dir / "runs" / id_ / "record.json").exists()]
+    ended = [id_ for id_ in runs if os.path.exists(f"{work_dir}/runs/{id_}/record.json")]
     try:
         return known(work_dir, queue.cluster(), ended), ""
     except KdsegError as error:
