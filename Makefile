@@ -45,3 +45,4 @@ bench: setup
 	$(BIN)/python -m benchmark.bench_losses
 	$(BIN)/python -m benchmark.bench_report
 	$(BIN)/python -m benchmark.bench_data
+	$(BIN)/python -m benchmark.bench_launcher

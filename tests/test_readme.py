@@ -9,8 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from benchmark.cli import parser
-from benchmark.plan import load_sweep, plan_sweep
+from benchmark.cli import COHORT, parser
+from benchmark.commands.planning import hours, size
+from benchmark.cost import estimate
+from benchmark.plan import cohorts, load_sweep, plan_sweep, sweep_file
+from benchmark.runs import Execution
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -23,6 +26,16 @@ def test_every_command_that_is_shown_can_be_parsed():
     assert len(shown) >= 5
     for line in shown:
         parser().parse_args(re.sub(r'"(\w+) (\w+)"', r"\1\2", line).split())
+
+
+def test_the_cost_of_each_sweep_is_what_plan_says():
+    rows = re.findall(r"^\| `([\w-]+)` \| (\d+) \| (\d+) \| ([^|]+) \| ([^|]+) \|$", README, re.MULTILINE)
+    assert {row[0] for row in rows} >= {"cityscapes", "voc", "ade20k", "figure6", "ablation", "anchors", "demo", "tiny"}
+    for name, *said in rows:
+        plan = plan_sweep(load_sweep(sweep_file(name)), None, [])
+        jobs = cohorts(plan, Path("work"), None, Execution(), COHORT)
+        cost = estimate(jobs, {})
+        assert said == [str(cost.runs), str(len(jobs)), hours(cost.hours), size(cost.disk_gb)], name
 
 
 def blocks(text):

@@ -120,7 +120,9 @@ def _data(
 
 
 def hours(value: float) -> str:
-    """Hours with two significant digits or none after the point."""
+    """Hours as whole numbers, small ones with two digits."""
+    if value < 0.01:
+        return "< 0.01"
     return f"{value:,.0f}" if value >= 10 else f"{value:.2g}"
 
 
