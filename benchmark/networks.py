@@ -33,12 +33,15 @@ class TapShape(Frozen):
 
 
 class Network(Frozen):
-    """One network: `parameters` without auxiliary head and `gflops` of a forward pass, at `classes` and `size`."""
+    """One network at `classes` and `size`: `parameters` and `gflops` of a forward pass are without its auxiliary head,
+    which has `auxiliary_parameters`.
+    """
 
     name: str
     title: str
     family: Family
     parameters: int
+    auxiliary_parameters: int = 0
     gflops: float
     classes: int
     size: tuple[int, int]

@@ -65,7 +65,9 @@ def show(arguments: Namespace) -> int:
             from benchmark.toolbox.networks import facts as measure
 
             facts = measure(facts.name, arguments.classes or facts.classes, tuple(arguments.size or facts.size))
-        print(f"{facts.title}: {facts.family}, {facts.parameters / 1e6:.2f} M parameters without auxiliary head,")
+        whole = facts.parameters + facts.auxiliary_parameters
+        of_aux = f" ({facts.parameters / 1e6:.2f} M without auxiliary head)" if facts.auxiliary_parameters else ""
+        print(f"{facts.title}: {facts.family}, {whole / 1e6:.2f} M parameters{of_aux},")
         print(f"{facts.gflops} GFLOPs (2 per multiply-add) at {facts.size[0]}×{facts.size[1]}, {facts.classes} classes")
         rows = [{"tap": key, "channels": t.channels, "stride": t.stride} for key, t in facts.taps.items()]
         print_table("taps", rows)

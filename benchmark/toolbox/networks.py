@@ -95,12 +95,13 @@ def facts(name: str, classes: int = 19, size: tuple[int, int] = (512, 512)) -> N
         with FlopCounterMode(display=False) as counter:
             forward_taps(network, picture, ("logits",))
         taps = forward_taps(network, picture)
-    parameters = sum(p.numel() for key, p in network.named_parameters() if not key.startswith("auxiliary_head."))
+    auxiliary = sum(p.numel() for key, p in network.named_parameters() if key.startswith("auxiliary_head."))
     return Network(
         name=name,
         title=_NETWORKS[name].title,
         family=_NETWORKS[name].family,
-        parameters=parameters,
+        parameters=sum(p.numel() for p in network.parameters()) - auxiliary,
+        auxiliary_parameters=auxiliary,
         gflops=round(counter.get_total_flops() / 1e9, 3),
         classes=classes,
         size=size,

@@ -130,6 +130,8 @@ def test_parameters_are_as_many_as_in_the_reference(name: str) -> None:
 
         built = MODELS.build(ConfigDict(network_config(f"{name}@cirkd", 19)))
     assert round(sum(p.numel() for p in built.parameters()) / 1e6, 2) == PUBLISHED[name]
+    shown = networks()[f"{name}@cirkd"]
+    assert round((shown.parameters + shown.auxiliary_parameters) / 1e6, 2) == PUBLISHED[name]
 
 
 def nvlabs(state: dict[str, Tensor]) -> dict[str, Tensor]:
