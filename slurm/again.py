@@ -27,7 +27,7 @@ def wanted_causes(text: str) -> set[str]:
 
 
 def chosen_again(runs: Iterable[Run], work_dir: Path, now: Known, causes: set[str]) -> set[str]:
-    """The ids of runs that failed by one of `causes`, and of students that wait for one of them in vain."""
+    """The ids of runs that failed by one of `causes`, of students that wait for them in vain, and what shares a job."""
     runs = {run.id: run for run in runs}
     states = {state.id: state for state in run_states(runs, work_dir, now)}
     failed = {
@@ -36,7 +36,9 @@ def chosen_again(runs: Iterable[Run], work_dir: Path, now: Known, causes: set[st
         if (state.at is At.FAILED and state.cause in causes) or (state.at is At.DIVERGED and "diverged" in causes)
     }
     idle = {id_ for id_, state in states.items() if state.at in (At.FAILED, At.WAITING, At.STOPPED)}
-    return failed | {id_ for id_ in idle if (teacher := runs[id_].teacher) and teacher.id in failed}
+    again = failed | {id_ for id_ in idle if (teacher := runs[id_].teacher) and teacher.id in failed}
+    jobs = {states[id_].element for id_ in again} - {""}
+    return again | {id_ for id_ in idle if states[id_].element in jobs}
 
 
 def put_aside(ids: Iterable[str], work_dir: Path) -> None:

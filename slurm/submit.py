@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -137,7 +138,8 @@ def _submit_one(batch: Batch, array: Array, waits_for: str) -> Submission:
         with _clean_environment(), _uninterrupted():
             note(batch.work_dir, entry)
             try:
-                jobs = executor.submit_array([Task(job) for job in array.jobs])
+                with redirect_stderr(io.StringIO()):  # submitit repeats what sbatch says, and then raises it
+                    jobs = executor.submit_array([Task(job) for job in array.jobs])
             except (FailedJobError, FailedSubmissionError) as error:
                 raise KdsegError(f"Slurm refused {name}: {_last_line(error)}") from None
             entry = entry.model_copy(update={"job": jobs[0].job_id.partition("_")[0]})

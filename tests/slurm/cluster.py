@@ -151,7 +151,7 @@ class Cluster:
         except ClusterError:
             self.kill(daemon)
 
-    def wait(self, condition: Callable[[], object], what: str, seconds: float = 120) -> None:
+    def wait(self, condition: Callable[[], object], what: str, seconds: float = 300) -> None:
         """Wait until a condition holds; commands that fail meanwhile count as "not yet"."""
         deadline, said = time.monotonic() + seconds, ""
         while time.monotonic() < deadline:

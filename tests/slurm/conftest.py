@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.slurm.cluster import FOREIGN, Cluster, missing_packages
+from tests.slurm.sweeps import Launch
 
 REQUIRED = "KDSEG_REQUIRE_SLURM"
 """Set to 1 (as CI does), a machine without Slurm makes the tests fail instead of skip."""
@@ -76,3 +77,29 @@ def _used(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     yield
     cluster.start()
     cluster.cancel_all()
+
+
+@pytest.fixture(scope="session")
+def undisturbed(accounting_cluster, tmp_path_factory) -> Launch:
+    """The sweep of `Launch` where nothing happened to it: trained here, in two processes at most."""
+    launch = Launch(accounting_cluster, tmp_path_factory.mktemp("undisturbed"))
+    launch.kdseg("sweep", launch.sweep, "--jobs", "2")
+    return launch
+
+
+@pytest.fixture
+def launch(cluster, undisturbed, tmp_path) -> Launch:
+    """The same sweep, to be submitted; its teacher is done."""
+    return _launch(cluster, undisturbed, tmp_path)
+
+
+@pytest.fixture
+def launch_without_accounting(cluster_without_accounting, undisturbed, tmp_path) -> Launch:
+    """The same on the cluster without accounting."""
+    return _launch(cluster_without_accounting, undisturbed, tmp_path)
+
+
+def _launch(cluster: Cluster, undisturbed: Launch, folder: Path) -> Launch:
+    made = Launch(cluster, folder)
+    made.adopt_teacher(undisturbed)
+    return made

@@ -94,6 +94,16 @@ def test_retry_takes_failed_runs_and_the_students_that_their_failure_cancelled(w
     assert chosen_again(runs, world.folder / "a", now, wanted_causes("oom,timeout")) == set()
 
 
+def test_a_run_without_a_teacher_is_retried_with_the_students_whose_job_it_shares(world):
+    first = world.run(model="segformer_tiny", seed=1)
+    taught = world.run("kd", teacher=TeacherSource(model=first.model, kind="run", id=first.id))
+    alone = world.run("student")
+    entry = submission(world, first, taught, runs=((first.id,), (taught.id, alone.id)))
+    now = slurm(entry, e0=Seen("FAILED", NAME), e1=Seen("CANCELLED", NAME))
+    again = chosen_again([first, taught, alone], world.folder / "a", now, wanted_causes("error"))
+    assert again == {first.id, taught.id, alone.id}
+
+
 def test_a_diverged_record_is_moved_aside_and_kept(world, teacher):
     run = world.run("poison", teacher=teacher)
     world.train([run], "a")
