@@ -26,5 +26,9 @@ def in_blocks(function: Callable[..., Tensor], *tensors: Tensor, elements: int) 
     size = max(1, LIMIT // elements)
     if len(tensors[0]) <= size:
         return function(*tensors)
+
+    def apart(*part: Tensor) -> Tensor:
+        return function(*part).clone()  # a view would keep all that it is a view of
+
     parts = zip(*(x.split(size) for x in tensors), strict=True)
-    return torch.cat([checkpoint(function, *part, use_reentrant=False, preserve_rng_state=False) for part in parts])
+    return torch.cat([checkpoint(apart, *part, use_reentrant=False, preserve_rng_state=False) for part in parts])
