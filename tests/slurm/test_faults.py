@@ -1,11 +1,14 @@
 """What befalls jobs, on a real Slurm: no run is lost, none done twice, none unequal to undisturbed."""
 
 import os
+import random
 import signal
+import time
 
 import pytest
 
 from tests.slurm.cluster import NODES
+from tests.slurm.sweeps import RECIPE, Launch
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("slurm")]
 
@@ -79,6 +82,20 @@ def test_controller_and_database_killed(launch, undisturbed):
     assert same_as(undisturbed, launch) == ()
 
 
+def test_killed_at_random_moments_and_retried(launch, undisturbed):
+    """SIGKILL, as if out of memory, anywhere from the first iteration to the record."""
+    chance = random.Random(6)
+    launch.submit()
+    for _ in range(3):
+        pid = launch.reached(launch.last, chance.randrange(RECIPE["data.iterations"] - 5)).pid
+        time.sleep(chance.uniform(0, 0.3))
+        os.kill(pid, signal.SIGKILL)
+        launch.ended()
+        assert launch.states()[launch.last.id] == "failed (error)"
+        launch.retry("error")
+    assert len(same_as(undisturbed, launch)) >= 1
+
+
 def test_without_accounting_a_killed_job_is_noticed_too(launch_without_accounting, undisturbed):
     launch = launch_without_accounting
     launch.submit()
@@ -87,3 +104,31 @@ def test_without_accounting_a_killed_job_is_noticed_too(launch_without_accountin
     assert launch.states()[launch.last.id] == "failed (error)"
     launch.retry("error")
     assert len(same_as(undisturbed, launch)) == 1
+
+
+def test_a_killed_teacher_cancels_its_students_and_all_are_retried(cluster, undisturbed, tmp_path):
+    launch = Launch(cluster, tmp_path)
+    launch.submit()
+    teacher, *students = launch.runs
+    os.kill(launch.hold(teacher), signal.SIGKILL)
+    launch.ended()
+    failed = {teacher.id: "failed (error)"} | {run.id: "failed (cancelled)" for run in students}
+    assert launch.states() == failed
+    launch.retry("error")
+    same_as(undisturbed, launch)
+
+
+def test_a_diverged_teacher_cancels_its_students_and_is_retried_on_demand_only(cluster, tmp_path):
+    launch = Launch(cluster, tmp_path, methods=("kd",), recipe=(("optim.lr", 1e30),))
+    launch.submit()
+    teacher, *students = launch.runs
+    diverged = {teacher.id: "diverged"} | {run.id: "failed (cancelled)" for run in students}
+    launch.ended()
+    assert launch.states() == diverged
+    assert "diverged" in launch.submit()
+    assert not cluster.run("squeue", "--noheader")
+    launch.retry("diverged")
+    assert launch.directory(teacher).record() is None
+    assert len(cluster.run("squeue", "--noheader", "--array").splitlines()) == 2
+    launch.ended()
+    assert launch.states() == diverged
