@@ -34,6 +34,7 @@ class Entry:
         note: where a recipe's weights come from, if not from its authors' setting.
         holes, delta_holes: why, one text a hole; an entry that is skipped as a whole has one hole and no seeds.
         commits: of the code, with `+` if it had uncommitted changes.
+        off: of a teacher that is not as good or bad as published (`benchmark.gate`): both mIoUs.
     """
 
     key: str
@@ -53,6 +54,7 @@ class Entry:
     iteration_s: float | None
     commits: tuple[str, ...]
     machines: tuple[str, ...]
+    off: str | None = None
 
     @property
     def n(self) -> int:
@@ -206,8 +208,15 @@ def _teacher(taught: dict[str, Any], own: dict[str, Any] | None) -> Entry:
             label = "Teacher (checkpoint)"
     return replace(
         made, role="teacher", label=label, method="", variant="", note=None, deltas=(), delta_holes=(),
-        extra_parameters=None,
+        extra_parameters=None, off=_off(taught),
     )  # fmt: skip
+
+
+def _off(taught: dict[str, Any]) -> str | None:
+    """What the gate found of a teacher that is off, as the record of one that learned from it says."""
+    if taught["teacher_off"] is not True:
+        return None
+    return f"the teacher has mIoU {taught['teacher_miou']:.2f} here, {taught['teacher_published']:.2f} as published"
 
 
 def _distinct(entries: Iterable[Entry]) -> list[Entry]:

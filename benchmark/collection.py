@@ -72,6 +72,8 @@ TEXTS = {
     "processor": "processor",
     "images": "hashes of the image lists",
     "teacher_miou": "percent: mIoU of the teacher as we found it",
+    "teacher_published": "percent: mIoU of the teacher as the sweep says it was published",
+    "teacher_off": "whether those two are further apart than the gate allows",
     "delta": "points: miou_last minus that of the student alone with the same delta_key",
     "delta_reason": "why there is no delta",
 }

@@ -33,7 +33,7 @@ COSTS = (
     "extra_parameters", "cohort", "devices",
 )  # fmt: skip
 ORIGIN = ("commit", "dirty", "device", "processor")
-COLUMNS = (*INPUTS, *SCORES, *COSTS, *ORIGIN, "images", "teacher_miou")
+COLUMNS = (*INPUTS, *SCORES, *COSTS, *ORIGIN, "images", "teacher_miou", "teacher_published", "teacher_off")
 _DELTA = ("method", "method_version", "outcome", "reason", "seed", "miou_last", "images", "delta_key")
 """What Δ is made from."""
 _DTYPES = {
@@ -43,9 +43,9 @@ _DTYPES = {
     ),
     "float64": (
         "miou_last", "miou_best", "macc", "aacc", "step_s", "teacher_s", "data_s", "iteration_s", "wall_s", "memory_mb",
-        "share_s", "single_s", "gpu_s", "teacher_miou",
+        "share_s", "single_s", "gpu_s", "teacher_miou", "teacher_published",
     ),
-    "boolean": ("heterogeneous", "dirty", "off_protocol"),
+    "boolean": ("heterogeneous", "dirty", "off_protocol", "teacher_off"),
 }  # fmt: skip
 
 
@@ -191,6 +191,8 @@ def _record_columns(record: Record) -> dict[str, Any]:
         **{name: getattr(origin, name) for name in ORIGIN},
         "off_protocol": columns["off_protocol"] or _other_counts(record),
         "teacher_miou": origin.teacher_check.miou if origin.teacher_check else None,
+        "teacher_published": origin.teacher_check.published if origin.teacher_check else None,
+        "teacher_off": origin.teacher_check.off if origin.teacher_check else None,
         "images": " ".join(f"{split}:{origin.list_hashes[split]}" for split in sorted(origin.list_hashes)),
     }
     if done:

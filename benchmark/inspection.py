@@ -16,9 +16,9 @@ import numpy as np
 from benchmark.definitions import Dataset, names_hash
 from benchmark.errors import KdsegError
 from benchmark.files import file_sha256
+from benchmark.layouts import Split, find_root
 from benchmark.toolbox import checkpoints
 from benchmark.toolbox.data import SeededDataset, val_dataset
-from benchmark.toolbox.layouts import Split, find_root
 from benchmark.toolbox.loading import VOID, LoadSample, read_labels
 
 

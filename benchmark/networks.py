@@ -34,7 +34,7 @@ class TapShape(Frozen):
 
 class Network(Frozen):
     """One network at `classes` and `size`: `parameters` and `gflops` of a forward pass are without its auxiliary head,
-    which has `auxiliary_parameters`.
+    which has `auxiliary_parameters`; `note` says what of it no source states, and why it is so.
     """
 
     name: str
@@ -46,6 +46,7 @@ class Network(Frozen):
     classes: int
     size: tuple[int, int]
     taps: dict[str, TapShape]
+    note: str = ""
 
     def shapes(self, classes: int) -> dict[str, TapShape]:
         """Its taps when it is built for `classes` classes."""

@@ -14,7 +14,7 @@ from scipy.io import loadmat
 from benchmark.definitions import Dataset, names_hash
 from benchmark.errors import KdsegError
 from benchmark.files import make_folder, write_bytes
-from benchmark.toolbox.layouts import find_root, read_names
+from benchmark.layouts import find_root, read_names
 from benchmark.toolbox.loading import VOID, read_labels
 
 LABEL_IDS, TRAIN_IDS = "labelIds", "labelTrainIds"

@@ -11,7 +11,7 @@ from benchmark.definitions import Dataset
 from benchmark.errors import KdsegError
 from benchmark.files import file_sha256, make_folder
 from benchmark.frozen import content_hash
-from benchmark.toolbox.layouts import find_pairs, find_root
+from benchmark.layouts import find_pairs, find_root
 
 READY = ".complete"
 """The file that is written into a copy last, with its hash."""

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from benchmark import definitions
-from benchmark.toolbox.layouts import find_pairs
+from benchmark.layouts import find_pairs
 
 VOID = 255
 COUNTS = {"train": 4, "val": 2}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from argparse import Namespace
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -45,9 +45,12 @@ def show(arguments: Namespace) -> int:
     from benchmark.registry import method_class, method_files
 
     name = arguments.name
+    kinds = [kind for kind in ("datasets", "protocols") if name in definitions.names(kind)]
     if "@" in name and name not in networks():
         _show_recipe(name)
-        return 0
+    elif name not in (*method_files(), *networks()) and not kinds:
+        known = [*method_files(), *recipe_names(), *networks()]
+        raise unknown("name", name, known + definitions.names("datasets") + definitions.names("protocols"))
     if name in method_files():
         kind = method_class(name)
         print(f"{kind.title} ({method_files()[name].replace('.', '/')}.py), version {kind.version}\n{kind.source}\n")
@@ -58,7 +61,6 @@ def show(arguments: Namespace) -> int:
         recipes = [recipe for recipe in recipe_names() if recipe.partition("@")[0] == name]
         if recipes:
             print(f"as codebases ran it: {', '.join(recipes)} (kdseg show {recipes[0]})")
-        return 0
     if name in networks():
         facts = network(flavoured(name, arguments.flavour))
         if arguments.classes or arguments.size:
@@ -71,19 +73,11 @@ def show(arguments: Namespace) -> int:
         print(f"{facts.gflops} GFLOPs (2 per multiply-add) at {facts.size[0]}×{facts.size[1]}, {facts.classes} classes")
         rows = [{"tap": key, "channels": t.channels, "stride": t.stride} for key, t in facts.taps.items()]
         print_table("taps", rows)
-        return 0
-    for kind, load in (("datasets", definitions.dataset), ("protocols", definitions.protocol)):
-        if name in definitions.names(kind):
-            Console().print_json(load(name).model_dump_json())
-            return 0
-    known = [
-        *method_files(),
-        *recipe_names(),
-        *networks(),
-        *definitions.names("datasets"),
-        *definitions.names("protocols"),
-    ]
-    raise unknown("name", name, known)
+        if facts.note:
+            print(facts.note)
+    for kind in kinds:
+        _show_definition(definitions.dataset(name) if kind == "datasets" else definitions.protocol(name))
+    return 0
 
 
 def doctor(arguments: Namespace) -> int:
@@ -102,6 +96,21 @@ def doctor(arguments: Namespace) -> int:
     else:
         show(findings, Console())
     return 0 if healthy(findings) else 1
+
+
+def _show_definition(definition: definitions.Dataset | definitions.Protocol) -> None:
+    """All keys with their values, `a.b` within `a`; long ones fold."""
+    kind = "dataset" if isinstance(definition, definitions.Dataset) else "protocol"
+    rows = [{"key": key, "value": value} for key, value in _flat(definition.model_dump(mode="json"))]
+    print_table(f"{kind} {definition.name}, in run ids as {definitions.definition_hash(definition)}", rows)
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    for key, value in tree.items():
+        if isinstance(value, dict) and value:
+            yield from _flat(value, f"{prefix}{key}.")
+        elif value not in (None, "", [], {}):
+            yield prefix + key, value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def _show_recipe(name: str) -> None:

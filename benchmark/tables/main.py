@@ -113,7 +113,7 @@ def _row(entry: Entry, pair: PairEntries, intervals: Intervals | None) -> tuple[
     values = ", ".join(MISSING if value is None else number(value) for value in entry.mious[:SHOWN_SEEDS])
     per_seed = values + (", …" if len(entry.mious) > SHOWN_SEEDS else "")
     expected = "" if entry.n == len(entry.seeds) else f"/{len(entry.seeds)}"
-    notes = ((entry.note,) if entry.note else ()) + _code_notes(entry)
+    notes = tuple(note for note in (entry.note, entry.off) if note) + _code_notes(entry)
     if entry.role != "teacher" and entry.seeds and entry.seeds != pair.seeds:
         notes += (f"planned for {seeds_text(entry.seeds)} only; never bold",)
     return (

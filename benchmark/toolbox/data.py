@@ -26,9 +26,9 @@ from benchmark import holdout
 from benchmark.definitions import DataRecipe, Dataset
 from benchmark.errors import KdsegError
 from benchmark.frozen import content_hash
+from benchmark.layouts import Split, find_pairs
 from benchmark.randomness import derive_seed, stream
 from benchmark.toolbox import drawn
-from benchmark.toolbox.layouts import Split, find_pairs
 from benchmark.toolbox.loading import LoadSample
 
 

@@ -106,6 +106,7 @@ def facts(name: str, classes: int = 19, size: tuple[int, int] = (512, 512)) -> N
         classes=classes,
         size=size,
         taps={tap: TapShape(channels=t.shape[1], stride=round(size[0] / t.shape[2])) for tap, t in taps.items()},
+        note=_NETWORKS[name].note,
     )
 
 
@@ -286,16 +287,18 @@ def _segformer(classes: int, backbone: _Backbone, channels: int) -> Config:
 _MIT_LAYERS = {"b0": (2, 2, 2, 2), "b1": (2, 2, 2, 2), "b2": (3, 4, 6, 3), "b3": (3, 4, 18, 3), "b4": (3, 8, 27, 3)}
 _BOTTLENECKS = (256, 512, 1024, 2048)
 
-# DeepLabV3 sits on a transformer at stride 32: a crop of 512 gives a map of 16 x 16, where rates 24 and 36 would reach
-# only padding. These cover the same share of the picture as 1, 12, 24, 36 do at stride 8 (inferred: the paper does not
-# say). `deeplabv3_mit_*_rates12` takes the literal ones.
 _AT_STRIDE_32 = (1, 3, 6, 9)
+_RATES = (
+    "inferred: no source states the rates of DeepLabV3 on a transformer; at stride 32 a crop of 512 is a map of 16x16, "
+    "where 24 and 36 reach only padding, and 3, 6, 9 see what 12, 24, 36 see at stride 8; {name}_rates12 has the latter"
+)
 
 
 class _Entry(NamedTuple):
     title: str
     backbone: _Backbone
     head: Callable[..., Config]
+    note: str = ""
 
     @property
     def family(self) -> Family:
@@ -326,12 +329,14 @@ def _of_the_papers(cirkd: bool) -> dict[str, _Entry]:
         wide = 768 if cirkd and key not in ("b0", "b1") else 256
         found[f"segformer_mit_{key}"] = _Entry(f"SegFormer-{title}", backbone, partial(_segformer, channels=wide))
         aspp = partial(_deeplabv3, channels=128 if key == "b0" else 256)
-        found[f"deeplabv3_mit_{key}"] = _Entry(f"DeepLabV3-{title}", backbone, partial(aspp, dilations=_AT_STRIDE_32))
-        found[f"deeplabv3_mit_{key}_rates12"] = _Entry(f"DeepLabV3-{title} (rates 12/24/36)", backbone, aspp)
+        name = f"deeplabv3_mit_{key}"
+        dense = partial(aspp, dilations=_AT_STRIDE_32)
+        found[name] = _Entry(f"DeepLabV3-{title}", backbone, dense, _RATES.format(name=name))
+        found[f"{name}_rates12"] = _Entry(f"DeepLabV3-{title} (rates 12/24/36)", backbone, aspp)
     if not cirkd:
         return found
     return {
-        f"{name}@cirkd": _Entry(f"{entry.title} @cirkd", entry.backbone, _Flavoured(entry.head))
+        f"{name}@cirkd": _Entry(f"{entry.title} @cirkd", entry.backbone, _Flavoured(entry.head), entry.note)
         for name, entry in found.items()
     }
 

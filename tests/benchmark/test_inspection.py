@@ -7,11 +7,10 @@ import pytest
 import torch
 from PIL import Image
 
-from benchmark import definitions
+from benchmark import definitions, layouts
 from benchmark.cli import main
 from benchmark.errors import KdsegError
 from benchmark.inspection import inspect
-from benchmark.toolbox import layouts
 from tests.trees import official, tree
 
 SETS = [name for name in definitions.names("datasets") if definitions.dataset(name).layout == "files"]

@@ -100,6 +100,23 @@ def trains(name, root):
     return batch.inputs.shape[-2:] == recipe.crop and set(batch.target.unique().tolist()) <= {*range(classes), 255}
 
 
+@pytest.mark.parametrize(
+    ("dataset", "split", "file"),
+    [
+        ("voc", "train", "voc/train_aug.txt"), ("voc", "val", "voc/val.txt"),
+        ("cityscapes", "train", "cityscapes/train.lst"), ("cityscapes", "val", "cityscapes/val.lst"),
+        ("camvid", "train", "CamVid/camvid_train_list.txt"), ("camvid", "val", "CamVid/camvid_val_list.txt"),
+    ],
+)  # fmt: skip
+def test_official_splits_are_those_of_the_codebases(data, dataset, split, file):
+    definition = definitions.dataset(dataset)
+    lines = (part(data, "samples/lists") / file).read_text().split()
+    pictures = {Path(word).name for word in lines if "gtFine" not in word and "label" not in word.lower()}
+    names = {picture.removesuffix(definition.image_suffix).removesuffix(".png") for picture in pictures}
+    assert len(names) == definition.splits[split].count
+    assert definitions.names_hash(names) == definition.splits[split].official
+
+
 @pytest.mark.parametrize(("split", "count"), [("train", 367), ("val", 101)])
 def test_camvid_is_whole_and_looks_like_streets(camvid, split, count):
     pictures, labels = whole("camvid", camvid, split)

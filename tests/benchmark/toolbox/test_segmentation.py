@@ -8,10 +8,10 @@ import torch.nn.functional as F
 from mmseg.datasets.transforms import RandomCrop
 
 from benchmark import definitions
+from benchmark.layouts import find_pairs
 from benchmark.method import IGNORE
 from benchmark.networks import Family
 from benchmark.toolbox.data import ScaleNative, train_batches, train_dataset, val_batches, val_dataset
-from benchmark.toolbox.layouts import find_pairs
 from benchmark.toolbox.networks import build_network, forward_taps
 from benchmark.toolbox.optim import build_optimizer, build_schedules
 from benchmark.toolbox.segmentation import Preprocessor, predict, seg_ce, task_losses

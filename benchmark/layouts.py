@@ -13,6 +13,17 @@ from benchmark.errors import KdsegError
 Split = Literal["train", "val"]
 
 
+def check_files(definition: Dataset, given: Path | None) -> None:
+    """See before anything starts that a dataset's splits can be found below the root that is given.
+
+    Raises:
+        KdsegError: as `find_pairs`.
+    """
+    if definition.layout == "files":
+        for split in definition.splits:
+            find_pairs(definition, split, given)
+
+
 class Pair(NamedTuple):
     """One sample: its name (without folders and suffix) and its two files."""
 

@@ -10,11 +10,10 @@ from mmcv.transforms import LoadImageFromFile
 from mmseg.datasets.transforms import LoadAnnotations
 from PIL import Image
 
-from benchmark import definitions
+from benchmark import definitions, layouts
 from benchmark.errors import KdsegError
-from benchmark.toolbox import layouts
+from benchmark.layouts import find_pairs
 from benchmark.toolbox.data import train_batches, train_dataset, val_batches, val_dataset
-from benchmark.toolbox.layouts import find_pairs
 from benchmark.toolbox.loading import LoadSample
 from benchmark.toolbox.networks import build_network, forward_taps
 from benchmark.toolbox.segmentation import Preprocessor, task_losses
