@@ -1,4 +1,4 @@
-"""What it costs to read many records and make every table of them, and to start the command line.
+"""What it costs to read many records, to make every table of them and the report, and to start the command line.
 
 `python -m benchmark.bench_report`, part of `make bench`: `report.json` in results/bench. The records are copies of
 those in results/records, with their areas, under other seeds. Each command is measured in a process of its own.
@@ -22,7 +22,10 @@ RESULTS = Path(__file__).parent.parent / "results"
 SEED_STEP = 1000
 """Copies of one record are so many seeds apart."""
 
-COMMANDS = {"tables": ["-m", "benchmark.cli", "tables", "--format", "md,csv"]}
+COMMANDS = {
+    "tables": ["-m", "benchmark.cli", "tables", "--format", "md,csv"],
+    "report": ["-m", "benchmark.cli", "report"],
+}
 """What is measured on all records, by name."""
 
 

@@ -17,6 +17,7 @@ MODULES = {
     "train": "training", "clean": "training",
     "plan": "planning", "sweep": "sweeping", "submit": "sweeping", "retry": "sweeping",
     "status": "watching", "logs": "watching", "cancel": "watching", "tables": "reading", "figures": "reading",
+    "report": "reading",
     "compare": "reading", "collect": "reading", "records": "reading",
     "export": "deploying", "eval": "deploying", "predict": "deploying",
     "list": "listing", "show": "listing", "doctor": "listing", "analyze": "analyzing",
@@ -184,6 +185,13 @@ def parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     figures.add_argument("--out", type=Path, help="where to write (default: figures/ in the work directory)")
     _store(figures)
+
+    report = command(
+        "report", "one HTML file: verdict, tables, figures, holes, provenance, reproducibility card",
+        "kdseg report --work-dir work_dirs/demo --output report.html",
+    )  # fmt: skip
+    report.add_argument("--output", type=Path, help="file to write (default: report.html in the work directory)")
+    _store(report)
 
     listing = command("list", "methods, models, datasets, protocols, sweeps", "kdseg list methods")
     listing.set_defaults(function="list_names")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from argparse import Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ from benchmark.store import RunDirectory, manifests, records
 
 if TYPE_CHECKING:
     from benchmark.results import Results
+    from benchmark.store import Record
 
 
 def tables(arguments: Namespace) -> int:
@@ -79,8 +80,23 @@ def move_records(arguments: Namespace) -> int:
     return 1 if faults else 0
 
 
-def results(work_dir: Path) -> Results:
-    """All that is known of the runs in a work directory, or in a folder of records.
+def report(arguments: Namespace) -> int:
+    """`kdseg report`: everything in one HTML file."""
+    from benchmark.files import make_folder, write_bytes
+    from benchmark.report import write_report
+
+    work_dir = arguments.work_dir
+    found = _records(work_dir)
+    file = arguments.output or work_dir / "report.html"
+    text = write_report(results(work_dir, found), found, work_dir)
+    make_folder(file.parent)
+    write_bytes(file, text.encode())
+    say_where({"report": [str(file)]})
+    return 0
+
+
+def results(work_dir: Path, found: Sequence[Record] | None = None) -> Results:
+    """All that is known of the runs in a work directory, or in a folder of records (`found`: its records).
 
     Raises:
         KdsegError: it holds no records.
@@ -89,7 +105,7 @@ def results(work_dir: Path) -> Results:
 
     folder = _record_folder(work_dir)
     return Results.of(
-        _records(work_dir),
+        _records(work_dir) if found is None else found,
         manifests(work_dir).values(),
         _reason(work_dir),
         lambda run_id: folder / run_id / "areas.npz",

@@ -119,7 +119,7 @@ def _draw(pair: PairEntries, data: Sequence[Row]) -> Drawing:
             ax.text(x, y, "–", ha="center", va="center", fontsize=6, color=GREY)
         elif len(classes) <= NUMBERED:
             colour = "white" if abs(value) > 0.62 * limit else "black"
-            text = f"{value:+.1f}".replace("-", "−")
+            text = f"{value:+.1f}".replace("-", "−") if round(value, 1) else "0.0"
             ax.text(x, y, text, ha="center", va="center", fontsize=6, color=colour)
     bar = figure.colorbar(image, ax=ax, pad=0.01, aspect=max(10, 2 * len(methods)), fraction=0.03)
     bar.set_label("Δ of IoU (points)", fontsize=7)

@@ -96,7 +96,7 @@ def _caption(content: Similarities, data: Sequence[Row]) -> str:
 def _draw(data: Sequence[Row]) -> Drawing:
     pairs = list(dict.fromkeys(row["pair"] for row in data))
     of = [[row for row in data if row["pair"] == pair] for pair in pairs]
-    below = 0.5 + 0.16 * max(len({row["method"] for row in rows}) for rows in of)
+    below = 0.5 + 0.2 * max(len({row["method"] for row in rows}) for rows in of)
     figure = canvas(PAGE if len(pairs) > 1 else PAGE / 1.6, 2.5 + below)
     axes = figure.subplots(2, len(pairs), squeeze=False, height_ratios=(2.3, below))
     for column, rows in enumerate(of):
