@@ -1,6 +1,9 @@
 """The report as text: what it holds, whatever the records are. `test_report_browser.py` opens it in a browser."""
 
 import re
+import shlex
+import subprocess
+import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -114,8 +117,6 @@ def test_the_command_of_a_run_makes_that_run(record):
     from benchmark.runs import make_run
 
     words = train_command(record.inputs).split(" ", 1)[1]
-    import shlex
-
     asked = parser().parse_args(shlex.split(words))
     assert asked.teacher == (record.inputs.teacher and record.inputs.teacher.id)
     made = make_run(
@@ -136,3 +137,15 @@ def test_the_command_writes_the_file(tmp_path, capsys):
     assert re.search(r"^report: .*r.html$", capsys.readouterr().out, re.MULTILINE)
     assert (tmp_path / "out" / "r.html").read_text().startswith("<!doctype html>")
     assert main(["report", "--work-dir", str(tmp_path / "out")]) == 2
+
+
+@pytest.mark.slow
+def test_a_report_of_real_records_loads_no_torch(tmp_path):
+    folder = Path(__file__).parents[2] / "results" / "records"
+    code = (
+        f"import sys; from benchmark.cli import main; main(['report', '--work-dir', {str(folder)!r}, '--output', "
+        f"{str(tmp_path / 'r.html')!r}]); print(sorted({{'torch', 'mmengine', 'mmseg', 'mmcv'}} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+    assert (tmp_path / "r.html").stat().st_size < 5_000_000
