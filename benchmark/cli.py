@@ -359,7 +359,9 @@ def _execution(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--data-root", type=Path, help="folder of a dataset that has files")
     sub.add_argument("--weights-dir", type=Path, help="folder of weight files (default: $KDSEG_WEIGHTS)")
     _device(sub)
-    sub.add_argument("--workers", type=natural, default=0, help="data-loading processes of a job (default 0)")
+    sub.add_argument(
+        "--workers", type=natural, help="data-loading processes of a job (default 0; on a cluster cpus_per_task - 1)"
+    )
     sub.add_argument(
         "--allow-off-protocol", action="store_true", help="allow another effective batch or number of images"
     )

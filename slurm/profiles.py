@@ -112,6 +112,18 @@ def allot(profile: Profile, jobs: Iterable[Job], where: str) -> list[Resources]:
     return found
 
 
+def equipped(job: Job, resources: Resources, workers: int | None) -> Job:
+    """A job that uses what it gets: GPUs or nothing where it asks for some, and its other cores to load pictures.
+
+    Args:
+        workers: loading processes, where somebody said how many.
+    """
+    changes: dict[str, Any] = {"workers": resources.cpus_per_task - 1 if workers is None else workers}
+    if resources.gpus_per_node and job.execution.device == "auto":
+        changes["device"] = "cuda"  # or a node whose GPU torch cannot use would train on its CPU for days
+    return job.model_copy(update={"execution": job.execution.model_copy(update=changes)})
+
+
 def merged(parts: Sequence[Resources], where: str) -> Resources:
     """The resources that satisfy all `parts`."""
     found = parts[0]

@@ -127,7 +127,7 @@ def _arrays(arguments: Namespace, plan: Plan, name: str, limits: Limits, found: 
     """The arrays of the runs that are to be launched, with what the profile gives them."""
     from benchmark.plan import cohorts
     from slurm.arrays import arrays
-    from slurm.profiles import allot, load_profile
+    from slurm.profiles import allot, equipped, load_profile
 
     profile = load_profile(name)
     root = arguments.data_root.resolve() if arguments.data_root else None
@@ -137,6 +137,7 @@ def _arrays(arguments: Namespace, plan: Plan, name: str, limits: Limits, found: 
     )  # fmt: skip
     changes = {key: getattr(arguments, key) for key in ("mem_gb", "timeout_min") if getattr(arguments, key, None)}
     resources = [given.model_copy(update=changes) for given in allot(profile, jobs, name)]
+    jobs = [equipped(job, given, arguments.workers) for job, given in zip(jobs, resources, strict=True)]
     return arrays(
         list(zip(jobs, resources, strict=True)), {run.id for run in found.todo} | set(found.live),
         min(limits.array, limits.jobs or limits.array), arguments.max_parallel or profile.array_parallelism,

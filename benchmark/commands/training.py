@@ -88,7 +88,7 @@ def key_values(pairs: Any, option: str) -> dict[str, Any]:
 def execution(arguments: Namespace) -> Execution:
     """How jobs are carried out, by the options that `train`, `sweep` and `submit` share."""
     return Execution(
-        device=arguments.device, threads=arguments.threads, workers=arguments.workers,
+        device=arguments.device, threads=arguments.threads, workers=arguments.workers or 0,
         deterministic=arguments.deterministic, checkpoint_interval=arguments.checkpoint_interval,
         stage=str(arguments.stage) if arguments.stage else None, strict_teacher=arguments.strict_teacher,
     )  # fmt: skip

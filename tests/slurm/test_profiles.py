@@ -1,8 +1,8 @@
 import pytest
 
 from benchmark.errors import KdsegError
-from benchmark.runs import Job
-from slurm.profiles import allot, load_profile, names
+from benchmark.runs import Execution, Job
+from slurm.profiles import Resources, allot, equipped, load_profile, names
 
 
 def profile(tmp_path, text):
@@ -61,3 +61,17 @@ def test_runs_that_cannot_share_a_job_are_named(world, teacher, tmp_path):
 def test_gpus_alone_make_one_process_each(tmp_path):
     assert profile(tmp_path, "gpus_per_node: 4\nnodes: 2").tasks == 8
     assert profile(tmp_path, "gpus_per_node: 4\ntasks_per_node: 1").tasks == 1
+
+
+@pytest.mark.parametrize(
+    ("given", "workers", "asked", "expected"),
+    [
+        ({"gpus_per_node": 1, "cpus_per_task": 8}, None, "auto", ("cuda", 7)),
+        ({"gpus_per_node": 1, "cpus_per_task": 8}, 3, "cpu", ("cpu", 3)),
+        ({}, None, "auto", ("auto", 0)),
+    ],
+)
+def test_a_job_uses_what_it_gets(given, workers, asked, expected):
+    job = Job(runs=(), work_dir="w", execution=Execution(device=asked))
+    execution = equipped(job, Resources(**given), workers).execution
+    assert (execution.device, execution.workers) == expected
