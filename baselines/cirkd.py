@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated, Any, Literal
 
 import torch
@@ -207,6 +209,19 @@ def gathered(x: Tensor) -> Tensor:
     return _Gather.apply(x.contiguous()) if torch.distributed.get_world_size() > 1 else x
 
 
+@contextmanager
+def drawing_alike() -> Iterator[None]:
+    """Within it all ranks draw the numbers that the first would draw, so that their memories stay the same."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        yield
+        return
+    seed = torch.randint(2**62, ())
+    torch.distributed.broadcast(seed, 0)
+    with torch.random.fork_rng():
+        torch.manual_seed(int(seed))
+        yield
+
+
 # Method ------------------------------------------------------------------------------------------------------------
 
 
@@ -293,7 +308,8 @@ class CIRKD(Method):
             teacher: unit vectors (N, H W, C').
             labels: (N, H W).
         """
-        self.memory.enqueue(gathered(teacher), gathered(labels), self.pixel_queue)
+        with drawing_alike():
+            self.memory.enqueue(gathered(teacher), gathered(labels), self.pixel_queue)
         s, t, valid = (
             unit_pixels(self.project(student)).flatten(0, 1),
             teacher.flatten(0, 1),

@@ -19,13 +19,14 @@ from rich.table import Table
 from benchmark import definitions
 from benchmark.files import make_folder, register, write_json
 from benchmark.networks import network
+from benchmark.process import prepare_process
 from benchmark.provenance import code_version, package_versions, processor
 from benchmark.recipes import method_setting
 from benchmark.runs import Execution, Job, Run, TeacherSource, make_run
 from benchmark.store import RunDirectory
 from benchmark.toolbox import checkpoints
 from benchmark.toolbox.networks import build_network
-from benchmark.trainer import Cohort, prepare_process
+from benchmark.trainer import Cohort
 
 OUT = Path(__file__).parent.parent / "results" / "bench"
 MANY = 100_000
@@ -87,8 +88,9 @@ def build_cohort(
         execution=Execution(device="cpu", checkpoint_interval=MANY),
     )  # fmt: skip
     device = prepare_process(job)
+    directories = {each.id: RunDirectory(folder, each.id) for each in job.runs}
     for each in job.runs:
-        RunDirectory(folder, each.id).create(each)
-    cohort = Cohort(job, job.runs, 0, device, lambda: False)
+        directories[each.id].create(each)
+    cohort = Cohort(job, job.runs, 0, device, lambda: False, directories)
     cohort.said = float("inf")  # it says nothing on the way
     return cohort

@@ -6,6 +6,7 @@ import resource
 
 import torch
 
+from benchmark import distributed
 from benchmark.member import Member, trainable
 from benchmark.store import Cost
 from benchmark.timing import Spent, Timing
@@ -17,7 +18,7 @@ def cost(member: Member, timing: Timing, spent: Spent, device: torch.device, coh
         memory = torch.cuda.max_memory_allocated() / 2**20
     else:
         memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
-    devices = torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
+    devices = distributed.world()
     return Cost(
         step_s=member.steps.median(),
         teacher_s=timing.teacher.median() if member.run.teacher else 0.0,

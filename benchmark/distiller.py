@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from benchmark import distributed
 from benchmark.method import Method, Taps
 from benchmark.randomness import stream
 from benchmark.toolbox.networks import forward_taps
@@ -35,13 +36,13 @@ class Distiller(nn.Module):
         """Task and method losses by name, weighted.
 
         The student's dropout draws from a stream of the architecture, the method's noise from one of its own: methods
-        that share a student see the same dropout.
+        that share a student see the same dropout. Each of several processes has streams of its own.
         """
-        with stream(self.seed, "student", self.model, iteration):
+        with stream(self.seed, "student", self.model, iteration, *distributed.noise_key()):
             taps = forward_taps(self.student, batch.inputs, (*TASK_TAPS, *self.method.taps))
             losses = task_losses(self.student, taps, batch.target, self.avg_non_ignore)
         with (
-            stream(self.seed, "method", self.method.name, iteration),
+            stream(self.seed, "method", self.method.name, iteration, *distributed.noise_key()),
             torch.autocast(batch.inputs.device.type, enabled=False),
         ):
             ours = {name: taps[name].float() for name in self.method.taps if name in taps}

@@ -16,3 +16,9 @@ def unknown(kind: str, name: object, known: Iterable[str], where: str = "") -> K
     near = difflib.get_close_matches(str(name), names, n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(names) or 'none'}"
     return KdsegError(f"{where + ': ' if where else ''}unknown {kind} {str(name)!r}; {hint}")
+
+
+def one_line(error: BaseException) -> str:
+    """What an error says, short and in one line; after its type, unless it is one of ours."""
+    said = " ".join(str(error).split())[:400]
+    return said if isinstance(error, KdsegError) else f"{type(error).__name__}: {said}"

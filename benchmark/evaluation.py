@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from benchmark import distributed
 from benchmark.definitions import Normalisation
 from benchmark.method import IGNORE
 from benchmark.randomness import stream
@@ -59,15 +60,17 @@ def evaluate(
     """Areas (images, 4, classes) of each member in one pass over the split; train or eval mode is left as it was.
 
     Every batch has a random stream of its own, for networks that draw numbers even in evaluation; `beat` is called
-    after each, and each is loaded within a `loading()`.
+    after each, and each is loaded within a `loading()`. Several processes divide the images; all get all areas.
     """
     modes = {name: member.network.training for name, member in members.items()}
     areas = {name: np.zeros((len(dataset), 4, classes), np.int64) for name in members}
     preprocessors: dict[Normalisation, Preprocessor] = {
         member.normalisation: Preprocessor(member.normalisation, None, device) for member in members.values()
     }
+    for member in members.values():
+        distributed.share_buffers(member.network)
     try:
-        batches = val_batches(dataset, batch, workers)
+        batches = val_batches(dataset, batch, workers, distributed.part(len(dataset)))
         while True:
             with loading():
                 indices, raw = next(batches, ([], {}))
@@ -85,4 +88,4 @@ def evaluate(
     finally:
         for name, member in members.items():
             member.network.train(modes[name])
-    return areas
+    return {name: distributed.summed(counted) for name, counted in areas.items()}

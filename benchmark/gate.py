@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from benchmark import distributed
 from benchmark.definitions import Protocol
 from benchmark.errors import KdsegError
 from benchmark.evaluation import Evaluated, evaluate
@@ -98,11 +99,12 @@ def _measured(
     key["images"] = data.list_hash()
     folder = Path(job.work_dir) / "teachers"
     file = folder / f"{content_hash([key, run.teacher and run.teacher.model])}.json"
-    if file.is_file():
+    if distributed.first(file.is_file()):
         return parse(Measured, read_json(file), str(file)).miou
     member = {"": Evaluated(teacher.network, teacher.normalisation, protocol.val_parts)}
     classes = len(data.definition.classes)
     miou = scores(evaluate(member, data, classes, protocol.val_batch, job.execution.workers, device, beat)[""]).miou
-    make_folder(folder)
-    write_json(file, Measured(**key, miou=miou).model_dump(mode="json"))
+    if distributed.rank() == 0:
+        make_folder(folder)
+        write_json(file, Measured(**key, miou=miou).model_dump(mode="json"))
     return miou

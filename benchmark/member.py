@@ -12,13 +12,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from benchmark import definitions
+from benchmark import definitions, distributed
 from benchmark.distiller import Distiller
-from benchmark.errors import KdsegError, unknown
+from benchmark.errors import KdsegError, one_line, unknown
 from benchmark.files import append_line, by_sha256
 from benchmark.method import Method, Shapes, Taps
 from benchmark.metrics import scores
 from benchmark.networks import TAPS, network
+from benchmark.process import out_of_memory
 from benchmark.provenance import code_version
 from benchmark.randomness import stream
 from benchmark.recipes import make_method
@@ -28,6 +29,7 @@ from benchmark.timing import Spent, Stopwatch
 from benchmark.toolbox import checkpoints
 from benchmark.toolbox.networks import build_network
 from benchmark.toolbox.optim import build_optimizer, build_own_optimizer, build_schedules
+from benchmark.toolbox.parallel import with_shared_gradients, with_shared_statistics
 from benchmark.toolbox.segmentation import Batch
 
 
@@ -62,7 +64,8 @@ class Member:
         self.method = _build_method(run)
         self.student = _build_student(run, files)
         key = (run.seed, run.model)
-        self.distiller = Distiller(self.student, self.method, key, self.protocol.avg_non_ignore).to(device)
+        distiller = Distiller(self.student, self.method, key, self.protocol.avg_non_ignore).to(device)
+        self.distiller = self.losses_of = with_shared_statistics(distiller, device)
         self._build_optimisers()
         self.iteration = 0
         self.alive = True
@@ -88,6 +91,10 @@ class Member:
 
     # Training --------------------------------------------------------------------------------------------------
 
+    def share(self) -> None:
+        """From now on all processes of the job take the same steps."""
+        self.losses_of = with_shared_gradients(self.distiller)
+
     def step(self, batch: Batch, teacher: Taps) -> None:
         """One iteration; if it diverges the run leaves, with its weights as they were before."""
         with self.steps.running():
@@ -102,15 +109,12 @@ class Member:
 
     def _update(self, batch: Batch, teacher: Taps) -> None:
         self.distiller.train()
-        with self.optimizer.optim_context(self.distiller):
-            losses = self.distiller(batch, teacher, self.iteration)
+        losses = self._losses(batch, teacher)
         total = sum(losses.values())
         self.optimizer.backward(self.optimizer.scale_loss(total))
         # The one wait for the device in a step: whether weights may change at all must be known before they do.
         if not torch.isfinite(torch.stack([total.detach(), *self._finish_gradients()])).all():
-            culprits = [name for name, value in losses.items() if not torch.isfinite(value)]
-            if culprits or not torch.isfinite(total):
-                raise Diverged(f"loss is not finite: {', '.join(culprits) or 'the sum'}")
+            _check(losses)
             raise Diverged("gradient is not finite")
         self.optimizer.step()
         for wrapper in self.own.values():
@@ -120,6 +124,29 @@ class Member:
         for wrapper in (self.optimizer, *self.own.values()):
             wrapper.zero_grad()
         self.losses = {name: value.detach() for name, value in losses.items()}  # without the graph
+
+    def _losses(self, batch: Batch, teacher: Taps) -> dict[str, Tensor]:
+        """All losses.
+
+        With several processes, what goes wrong in one is raised in all, before any of them waits for gradients.
+        """
+        if distributed.world() == 1:
+            with self.optimizer.optim_context(self.losses_of):
+                return self.losses_of(batch, teacher, self.iteration)
+        problem = None
+        try:
+            with self.optimizer.optim_context(self.losses_of):
+                losses = self.losses_of(batch, teacher, self.iteration)
+            _check(losses)
+        except Exception as error:
+            if out_of_memory(error):
+                raise
+            problem = str(error) if isinstance(error, Diverged) else None, one_line(error)
+        found = distributed.agree(problem)
+        if found:
+            diverged, said = found
+            raise Diverged(diverged) if diverged else distributed.FailedTogether(said)
+        return losses
 
     def _finish_gradients(self) -> list[Tensor]:
         """Clip gradients where a part or the recipe asks for it; returns the norms that must be finite.
@@ -157,7 +184,7 @@ class Member:
 
     def log_losses(self) -> None:
         """Append the last losses to `scalars.jsonl`."""
-        values = {name: float(value) for name, value in self.losses.items()}
+        values = distributed.averaged({name: float(value) for name, value in self.losses.items()})
         self._log({"iteration": self.iteration, "lr": self.optimizer.get_lr()["lr"][0], **values})
 
     def validated(self, areas: np.ndarray) -> None:
@@ -183,6 +210,8 @@ class Member:
 
     def save_student(self, name: str) -> None:
         """Write the student alone, as a plain mmseg checkpoint."""
+        if not self.directory.writable():
+            return
         meta = {
             "iteration": self.iteration,
             "model": self.run.model,
@@ -192,6 +221,8 @@ class Member:
 
     def save_resume(self, spent: Spent) -> None:
         """Write all that going on from here needs, and what it has spent; two generations are kept."""
+        if not self.directory.writable():
+            return
         state = {
             "run": self.run.id,
             "iteration": self.iteration,
@@ -261,6 +292,8 @@ class Member:
         return sum(self.steps.seconds()) + sum(self.alone.seconds())
 
     def _log(self, line: dict[str, Any]) -> None:
+        if not self.directory.writable():
+            return
         append_line(self.directory.path / "scalars.jsonl", json.dumps(line))
 
 
@@ -285,6 +318,13 @@ def _build_method(run: Run) -> Method:
     with stream(run.seed, "method-init", run.method.name):
         method.attach(student, teacher)
     return method
+
+
+def _check(losses: Mapping[str, Tensor]) -> None:
+    """Raise `Diverged` if a loss, or the sum of all, is not finite."""
+    culprits = [name for name, value in losses.items() if not torch.isfinite(value)]
+    if culprits or not torch.isfinite(sum(losses.values())):
+        raise Diverged(f"loss is not finite: {', '.join(culprits) or 'the sum'}")
 
 
 def _with_gradient(parameters: Iterable[nn.Parameter]) -> list[nn.Parameter]:

@@ -33,6 +33,7 @@ def provenance(
     resumed_at: tuple[int, ...],
     code: Sequence[tuple[str, bool]],
     teacher_check: TeacherCheck | None = None,
+    attempt: int | None = None,
 ) -> Provenance:
     """The provenance of a run that finishes now.
 
@@ -58,6 +59,7 @@ def provenance(
         finished=datetime.now(UTC).isoformat(timespec="seconds"),
         resumed_at=resumed_at,
         teacher_check=teacher_check,
+        attempt=attempt,
     )
 
 

@@ -1,6 +1,7 @@
 """What runs leave on disk. A run directory is named by the run id; a record in it *is* "finished".
 
 run.json       the inputs, written once
+lease_N.json   who trains it, as attempt N
 status.json    state, iteration, heartbeat; replaced atomically
 resume_N.pth   all that is needed to go on from iteration N (two generations, gone once finished)
 scalars.jsonl  losses and validations
@@ -11,7 +12,6 @@ record.json    the result, written last
 
 from __future__ import annotations
 
-import fcntl
 import gc
 import hashlib
 import io
@@ -32,6 +32,7 @@ from pydantic import BaseModel, ConfigDict
 from benchmark.errors import KdsegError
 from benchmark.files import file_sha256, make_folder, write_bytes, write_json
 from benchmark.frozen import Frozen, parse, read_json
+from benchmark.lease import Lease, leased
 from benchmark.migrations import MIGRATIONS, migrated
 from benchmark.runs import Manifest, Run
 
@@ -156,6 +157,8 @@ class Provenance(Frozen):
     finished: str
     resumed_at: tuple[int, ...]
     teacher_check: TeacherCheck | None = None
+    attempt: int | None = None
+    """The number of the attempt that finished it; None: nobody counted."""
 
 
 class Record(Frozen):
@@ -200,11 +203,23 @@ class Brief(BaseModel):
 
 
 class RunDirectory:
-    """One run's files."""
+    """One run's files; of several processes that train it, only the first writes any (`writes`)."""
 
-    def __init__(self, work_dir: Path, run_id: str) -> None:
+    def __init__(self, work_dir: Path, run_id: str, writes: bool = True) -> None:
         self.id = run_id
         self.path = Path(work_dir, "runs", run_id)
+        self.writes = writes
+        self.lease: Lease | None = None
+
+    def writable(self) -> bool:
+        """Whether this process writes the files of the run; to be asked before each.
+
+        Raises:
+            LeaseLost: another attempt does now.
+        """
+        if self.writes and self.lease:
+            self.lease.check()
+        return self.writes
 
     def create(self, run: Run) -> None:
         """Write `run.json`, or check that the one that is there says the same."""
@@ -240,6 +255,8 @@ class RunDirectory:
 
     def write_status(self, state: State, iteration: int, iterations: int, **more: Any) -> None:
         """Replace the heartbeat."""
+        if not self.writable():
+            return
         status = Status(
             state=state, iteration=iteration, iterations=iterations, time=time.time(), host=socket.gethostname(),
             pid=os.getpid(), **more,
@@ -294,6 +311,8 @@ class RunDirectory:
 
     def finish(self, record: Record, iterations: int) -> None:
         """Write the record (everything it names is already there), then drop what only a resume needs."""
+        if not self.writable():
+            return
         write_json(self.path / "record.json", record.model_dump(mode="json"))
         self.write_status(record.outcome, record.iterations, iterations)
         for file in self.resume_files().values():
@@ -312,28 +331,14 @@ class RunDirectory:
     def trim_scalars(self, iteration: int) -> None:
         """Drop the lines of `scalars.jsonl` after an iteration: a killed attempt wrote them, and they come again."""
         file = self.path / "scalars.jsonl"
-        if file.exists():
+        if self.writable() and file.exists():
             kept = [line for line in file.read_text(errors="replace").splitlines() if _iteration(line) <= iteration]
             write_bytes(file, "".join(line + "\n" for line in kept).encode())
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Hold the directory: a second process is told who has it. A killed process lets go by itself."""
-        try:
-            held = (self.path / "lock").open("a+")
-        except OSError as error:
-            raise KdsegError(f"{self.path}: cannot be written: {error.strerror}") from error
-        with held as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                file.seek(0)
-                raise KdsegError(
-                    f"{self.path}: is being trained by {file.read().strip() or 'another process'}"
-                ) from None
-            file.truncate(0)
-            file.write(f"pid {os.getpid()} on {socket.gethostname()}")
-            file.flush()
+        """Hold the directory as its newest attempt (`benchmark.lease`): a second process is told who has it."""
+        with leased(self.path) as self.lease:
             yield
 
 

@@ -6,25 +6,28 @@ any cohort, in any order, and after a kill and resume.
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from benchmark import definitions
+from benchmark import definitions, distributed
 from benchmark.admission import check_agreement, check_counts, check_current
 from benchmark.costs import cost
 from benchmark.definitions import Normalisation
-from benchmark.errors import KdsegError
+from benchmark.errors import KdsegError, one_line
 from benchmark.evaluation import Evaluated, evaluate
 from benchmark.gate import check_teacher
 from benchmark.grids import sharing
+from benchmark.lease import LeaseLost
 from benchmark.member import DamagedResume, Member
 from benchmark.method import Taps
+from benchmark.process import out_of_memory, prepare_process
 from benchmark.provenance import provenance
 from benchmark.randomness import begin, stream
 from benchmark.runs import Job, Run
@@ -61,55 +64,52 @@ def train_job(job: Job, stop: Callable[[], bool] = lambda: False, resume: bool =
         KdsegError: unusable input, or a directory that another process trains in.
         Interrupted: `stop` said so.
     """
-    device = prepare_process(job)
-    directories = {run.id: RunDirectory(Path(job.work_dir), run.id) for run in job.runs}
-    with ExitStack() as locks:
-        for run in job.runs:
-            directories[run.id].create(run)
-            locks.enter_context(directories[run.id].lock())
-            directories[run.id].set_aside_damage()
-            if not resume:
-                for file in directories[run.id].resume_files().values():
-                    file.unlink()
-        unfinished = [run for run in job.runs if not directories[run.id].finished()]
+    place = distributed.find_place(os.environ)
+    device = prepare_process(job, place.local if place else None)
+    with distributed.joined(place, device), ExitStack() as locks:
+        writes = distributed.rank() == 0
+        directories = {run.id: RunDirectory(Path(job.work_dir), run.id, writes) for run in job.runs}
+        if writes:
+            for run in job.runs:
+                directories[run.id].create(run)
+                locks.enter_context(directories[run.id].lock())
+                directories[run.id].set_aside_damage()
+                if not resume:
+                    for file in directories[run.id].resume_files().values():
+                        file.unlink()
+        unfinished = distributed.first([run for run in job.runs if not directories[run.id].finished()])
         failures = []
         while unfinished:
-            iteration, runs = _next_group(unfinished, directories)
+            iteration, runs = distributed.first(_next_group(unfinished, directories))
+            cohort, damage = None, None
             try:
-                cohort = Cohort(job, runs, iteration, device, stop)
-            except DamagedResume as damage:
-                set_aside(damage.file, str(damage))
-                continue
+                cohort = Cohort(job, runs, iteration, device, stop, directories)
+            except DamagedResume as error:
+                damage = error.file, str(error)
             except Exception as error:
                 for run in runs:
-                    directories[run.id].write_status(State.FAILED, iteration, 0, message=_one_line(error))
+                    directories[run.id].write_status(State.FAILED, iteration, 0, message=one_line(error))
                 raise
-            failures += cohort.train()
-            unfinished = [run for run in unfinished if run not in runs]
+            damage = distributed.agree(damage)
+            if damage and writes:
+                set_aside(*damage)
+            if cohort and not damage:
+                failures += cohort.train()
+                unfinished = [run for run in unfinished if run not in runs]
     return failures
-
-
-def prepare_process(job: Job) -> torch.device:
-    """Set threads and determinism for this process; returns the device."""
-    execution = job.execution
-    torch.set_num_threads(execution.threads)
-    if execution.deterministic:
-        torch.use_deterministic_algorithms(True, warn_only=True)
-        torch.backends.cudnn.benchmark = False
-    wanted = execution.device
-    if wanted == "cuda" and not torch.cuda.is_available():
-        raise KdsegError("device cuda: this machine has no usable GPU; use --device cpu")
-    device = torch.device("cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu")
-    if device.type == "cpu" and any(run.precision == "amp" for run in job.runs):
-        raise KdsegError("--amp: needs a CUDA device; train in fp32 here")
-    return device
 
 
 class Cohort:
     """Runs that are at the same iteration and go on together."""
 
     def __init__(
-        self, job: Job, runs: Sequence[Run], iteration: int, device: torch.device, stop: Callable[[], bool]
+        self,
+        job: Job,
+        runs: Sequence[Run],
+        iteration: int,
+        device: torch.device,
+        stop: Callable[[], bool],
+        directories: Mapping[str, RunDirectory],
     ) -> None:
         self.job, self.device, self.stop = job, device, stop
         self.started, self.timing = datetime.now(UTC).isoformat(timespec="seconds"), Timing(device)
@@ -121,13 +121,13 @@ class Cohort:
         root = Path(job.data_root) if job.data_root else None
         if job.execution.stage and definition.layout == "files":
             root = stage(definition, root, Path(job.execution.stage))
-        work_dir = Path(job.work_dir)
         self.classes = len(definition.classes)
         self.teacher = load_teacher(job, runs, device)
-        self.members = [Member(run, RunDirectory(work_dir, run.id), device, job.files) for run in runs]
+        self.members = [Member(run, directories[run.id], device, job.files) for run in runs]
         for member in self.members:
             member.start(iteration)
         recipe = self.members[0].recipe.data
+        distributed.share(recipe.batch)
         self.recipe, self.seed = recipe, runs[0].seed
         self.train_set = train_dataset(definition, recipe, root, self.seed)
         self.val_set = val_dataset(definition, root, recipe=recipe)
@@ -154,6 +154,7 @@ class Cohort:
             self._check_teacher()
             for member in self.alive:
                 self._prepare(member)
+                member.share()
             self._loop()
             for member in self.alive:
                 self._finish(member)
@@ -161,8 +162,9 @@ class Cohort:
             self._leave(State.INTERRUPTED, "stopped; the same command resumes it")
             raise
         except Exception as error:
-            smaller = len(self.members) > 1 and _out_of_memory(error)
-            self._leave(State.FAILED, _one_line(error) + "; a smaller --cohort goes on from here" * smaller)
+            smaller = len(self.members) > 1 and out_of_memory(error)
+            said = distributed.lost(error) or one_line(error)
+            self._leave(State.FAILED, said + "; a smaller --cohort goes on from here" * smaller)
             raise
         return self.failures
 
@@ -190,7 +192,10 @@ class Cohort:
     def batches(self) -> Iterator[dict[Normalisation, Batch]]:
         """Endless training batches from the current iteration on, once per normalisation that is asked for."""
         preprocessors = {norm: Preprocessor(norm, self.recipe.crop, self.device) for norm in self.normalisations}
-        raw = train_batches(self.train_set, self.recipe.batch, self.iteration, self.job.execution.workers)
+        raw = train_batches(
+            self.train_set, self.recipe.batch, self.iteration, self.job.execution.workers, distributed.rank(),
+            distributed.world(),
+        )  # fmt: skip
         while True:
             with self.timing.data.shared([member.run.id for member in self.alive]):
                 loaded = next(raw)
@@ -211,7 +216,7 @@ class Cohort:
                 try:
                     member.step(batches[member.protocol.normalisation], teacher)
                 except Exception as error:
-                    if _out_of_memory(error):
+                    if out_of_memory(error) or not distributed.in_all(error):
                         raise
                     self._fail(member, error)
                 if forms.damaged():
@@ -230,7 +235,7 @@ class Cohort:
         due = [m for m in self.alive if last or self.iteration % m.protocol.val_interval == 0]
         if due:
             self._evaluate(due)
-        stopping = self.stop() and not last
+        stopping = distributed.any_rank(self.stop()) and not last
         if stopping or (not last and self.iteration % self.job.execution.checkpoint_interval == 0):
             self._save()
         if stopping:
@@ -248,7 +253,7 @@ class Cohort:
         except (Interrupted, KdsegError):  # of the data, for instance
             raise
         except Exception as error:
-            if _out_of_memory(error):
+            if out_of_memory(error) or distributed.world() > 1:
                 raise
             self._fail(member, error)
         else:
@@ -260,7 +265,7 @@ class Cohort:
         """The batches of a first stage; before the next one is given, what the last ones taught can be saved."""
         preprocessor = Preprocessor(teacher.normalisation, self.recipe.crop, self.device)
         for raw in train_batches(self.train_set, self.recipe.batch, member.prepared, 0):
-            stopping = self.stop()
+            stopping = distributed.any_rank(self.stop())
             if stopping or (member.prepared and member.prepared % self.job.execution.checkpoint_interval == 0):
                 member.save_resume(self._spent(member))
             if stopping:
@@ -308,7 +313,7 @@ class Cohort:
 
     def _say(self) -> None:
         """Now and then a line with one short field per run."""
-        if time.perf_counter() - self.said < CONSOLE_S:
+        if time.perf_counter() - self.said < CONSOLE_S or distributed.rank() > 0:
             return
         seconds = self._seconds_per_iteration()
         self.said = time.perf_counter()
@@ -325,17 +330,23 @@ class Cohort:
 
     def _leave(self, state: State, message: str) -> None:
         for member in self.alive:
-            member.directory.write_status(state, member.iteration, self.recipe.iterations, message=message)
+            with suppress(LeaseLost):
+                member.directory.write_status(state, member.iteration, self.recipe.iterations, message=message)
 
     def _fail(self, member: Member, error: Exception) -> None:
         """A member that raises leaves; the others go on unchanged."""
         member.alive = False
-        message = _one_line(error)
+        message = one_line(error)
         self.failures.append(f"{member.run.method.variant} seed {member.run.seed} ({member.run.id}): {message}")
         member.directory.write_status(State.FAILED, member.iteration, self.recipe.iterations, message=message)
 
     def _finish(self, member: Member) -> None:
         """Areas and weights first, the record last: its presence is what "finished" means."""
+        if member.directory.writable():
+            self._write(member)
+        member.alive = False
+
+    def _write(self, member: Member) -> None:
         directory, result = member.directory, member.result()
         areas_sha256 = None
         if result is not None and member.areas is not None:
@@ -354,23 +365,13 @@ class Cohort:
                     self.job.execution, self.device, {"train": self.train_set, "val": self.val_set},
                     self.teacher.sha256 if self.teacher and member.run.teacher else None, self.started,
                     tuple(member.resumed_at), member.code, self.teacher_check if member.run.teacher else None,
+                    directory.lease.attempt if directory.lease else None,
                 ),
                 areas_sha256=areas_sha256,
                 student_sha256=checkpoints.weights_hash(member.student) if result else None,
             ),
             self.recipe.iterations,
         )  # fmt: skip
-        member.alive = False
-
-
-def _one_line(error: Exception) -> str:
-    said = " ".join(str(error).split())[:400]
-    return said if isinstance(error, KdsegError) else f"{type(error).__name__}: {said}"
-
-
-def _out_of_memory(error: Exception) -> bool:
-    """Whether memory ran out, on a GPU or here (which torch reports as a plain RuntimeError)."""
-    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "DefaultCPUAllocator" in str(error)
 
 
 def _next_group(runs: Sequence[Run], directories: dict[str, RunDirectory]) -> tuple[int, list[Run]]:

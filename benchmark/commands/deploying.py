@@ -61,7 +61,7 @@ def predict(arguments: Namespace) -> int:
 
 def device_of(arguments: Namespace) -> Any:
     """The device that `--device` and `--threads` choose; sets the threads of this process."""
-    from benchmark.trainer import prepare_process
+    from benchmark.process import prepare_process
 
     execution = Execution(device=arguments.device, threads=arguments.threads)
     return prepare_process(Job(runs=(), work_dir="", execution=execution))

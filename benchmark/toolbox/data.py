@@ -213,14 +213,18 @@ def val_dataset(
     return SeededDataset(definition, split, data_root, 0, pipeline)
 
 
-def train_batches(dataset: SeededDataset, batch: int, start: int, workers: int) -> Iterator[dict[str, list[Any]]]:
+def train_batches(
+    dataset: SeededDataset, batch: int, start: int, workers: int, rank: int = 0, world: int = 1
+) -> Iterator[dict[str, list[Any]]]:
     """Endless batches from iteration `start` on: `inputs` (uint8, 3×H×W each) and `data_samples`.
+
+    `batch` is that of all `world` processes, which divide it evenly.
 
     Raises:
         KdsegError: while iterating: a sample that cannot be used, or a loading process that died.
     """
-    sampler = EndlessSampler(len(dataset), dataset.seed, start * batch)
-    return _loaded(dataset, sampler, batch, workers)
+    sampler = EndlessSampler(len(dataset), dataset.seed, start * batch, rank, world)
+    return _loaded(dataset, sampler, batch // world, workers)
 
 
 def val_batches(

@@ -200,7 +200,7 @@ def test_clean_removes_only_what_finished_runs_do_not_need(world, capsys):
     assert main(["clean", "--work-dir", str(world.folder / "b")]) == 0
     assert "would remove" in capsys.readouterr().out and (folder / "best.pth").exists()
     assert main(["clean", "--work-dir", str(world.folder / "b"), "--yes"]) == 0
-    assert keep <= {file.name for file in folder.iterdir()} <= keep | {"lock"}
+    assert keep <= {file.name for file in folder.iterdir()} <= keep | {"lease_1.json"}
     assert world.record(run, "b").result
 
 
