@@ -64,15 +64,8 @@ class Task:
 def prepare_environment(environment: JobEnvironment, threads: int) -> None:
     """Set what must be set before torch is imported, and remove what a killed attempt left of submitit's."""
     os.environ["OMP_NUM_THREADS"] = str(threads)
-    if environment.num_tasks > 1:
-        os.environ["MASTER_PORT"] = str(master_port(int(environment.raw_job_id)))
     for leftover in environment.paths.folder.glob(f"{environment.job_id}_*.save_tmp"):
         leftover.unlink(missing_ok=True)
-
-
-def master_port(job: int) -> int:
-    """The rendezvous port of a job: the same in all its processes, another for its neighbours on a node."""
-    return 20000 + job % 12000
 
 
 def still_running(element: str) -> bool:

@@ -58,16 +58,23 @@ def test_slurmd_killed_and_back(launch, undisturbed):
     assert same_as(undisturbed, launch) == ()
 
 
-def test_node_lost_while_the_first_copy_still_runs(launch, undisturbed):
-    """Slurm takes the node for dead and starts the job on the other one; the first process knows nothing of it."""
+def test_node_lost_while_the_first_copy_still_runs(cluster, undisturbed, tmp_path):
+    """Slurm takes the node for dead and starts the job on the other one; the first process knows nothing of it.
+
+    It is the teacher's job, and its students start when the second copy is done: either copy's failure would lose them.
+    """
+    launch = Launch(cluster, tmp_path)
     launch.submit()
-    first = launch.hold(launch.last)
+    teacher = launch.runs[0]
+    first = launch.hold(teacher)
     (node,), (other,) = launch.nodes(), {*NODES} - {*launch.nodes()}
     launch.cluster.kill(f"slurmd-{node}")
     launch.cluster.run("scontrol", "update", f"nodename={node}", "state=down", "reason=lost")
     launch.cluster.wait(lambda: launch.nodes() == [other], "the second copy")
+    launch.cluster.wait(lambda: launch.directory(teacher).status().pid != first, "its heartbeat")
     os.kill(first, signal.SIGCONT)
     same_as(undisturbed, launch)
+    assert launch.directory(teacher).record().provenance.attempt == 2
 
 
 def test_controller_and_database_killed(launch, undisturbed):
