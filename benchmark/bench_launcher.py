@@ -28,8 +28,9 @@ from benchmark.errors import KdsegError
 from benchmark.files import make_folder, write_json
 from benchmark.plan import Sweep, cohorts, plan_sweep
 from benchmark.provenance import code_version, package_versions, processor
+from benchmark.record import SCHEMA, State
 from benchmark.runs import Execution
-from benchmark.store import SCHEMA, RunDirectory, State, write_manifest
+from benchmark.store import RunDirectory, write_manifest
 from slurm import queue
 from slurm.arrays import arrays
 from slurm.profiles import Resources

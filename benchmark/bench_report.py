@@ -16,7 +16,8 @@ from pathlib import Path
 
 from benchmark.files import make_folder, write_json
 from benchmark.provenance import code_version, package_versions, processor
-from benchmark.store import RunDirectory, records
+from benchmark.record import records
+from benchmark.store import RunDirectory
 
 RESULTS = Path(__file__).parent.parent / "results"
 SEED_STEP = 1000

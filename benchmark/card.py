@@ -11,7 +11,7 @@ from benchmark import definitions, holdout
 from benchmark.docstrings import method_text
 from benchmark.errors import KdsegError
 from benchmark.networks import network
-from benchmark.store import Record
+from benchmark.record import Record
 
 
 @dataclass(frozen=True)

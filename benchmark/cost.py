@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from benchmark import definitions
 from benchmark.frozen import canonical
 from benchmark.networks import network
+from benchmark.record import Record
 from benchmark.runs import Job, Run, run_recipe
-from benchmark.store import Record
 
 SUSTAINED = 10e3
 """GFLOPs per second that a GPU is taken to sustain in training (an A100 in TF32 with data loading: a third to a half

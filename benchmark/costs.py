@@ -8,7 +8,7 @@ import torch
 
 from benchmark import distributed
 from benchmark.member import Member, trainable
-from benchmark.store import Cost
+from benchmark.record import Cost
 from benchmark.timing import Spent, Timing
 
 

@@ -19,8 +19,8 @@ from benchmark.files import make_folder, write_bytes
 from benchmark.frozen import parse, read_json
 from benchmark.metrics import AreaScores, scores
 from benchmark.networks import network
+from benchmark.record import read_record
 from benchmark.runs import Run
-from benchmark.store import read_record
 from benchmark.toolbox import checkpoints
 from benchmark.toolbox.data import val_batches, val_dataset
 from benchmark.toolbox.deployment import Deployed, config_text, of_config, of_model

@@ -9,8 +9,8 @@ from benchmark import definitions, holdout
 from benchmark.errors import KdsegError
 from benchmark.frozen import content_hash
 from benchmark.networks import network
+from benchmark.record import Record, State
 from benchmark.runs import Manifest, Run, Skipped
-from benchmark.store import Record, State
 
 if TYPE_CHECKING:
     import pandas as pd

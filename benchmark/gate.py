@@ -16,8 +16,9 @@ from benchmark.files import make_folder, write_json
 from benchmark.frozen import Frozen, content_hash, parse, read_json
 from benchmark.holdout import tuning
 from benchmark.metrics import scores
+from benchmark.record import TeacherCheck
 from benchmark.runs import Job, Run, TeacherSource
-from benchmark.store import RunDirectory, TeacherCheck
+from benchmark.store import RunDirectory
 from benchmark.teacher import Teacher
 from benchmark.toolbox.data import SeededDataset
 

@@ -23,8 +23,9 @@ from benchmark.process import out_of_memory
 from benchmark.provenance import code_version
 from benchmark.randomness import stream
 from benchmark.recipes import make_method
+from benchmark.record import Divergence, Result, Scores
 from benchmark.runs import Run, run_recipe
-from benchmark.store import Divergence, Result, RunDirectory, Scores
+from benchmark.store import RunDirectory
 from benchmark.timing import Spent, Stopwatch
 from benchmark.toolbox import checkpoints
 from benchmark.toolbox.networks import build_network

@@ -1,6 +1,6 @@
 """Records of earlier schemas, brought to the present one. Each step is a pure function of the plain data of a record.
 
-A change of what a record holds raises `store.SCHEMA` and adds the step from the schema before; run ids never change.
+A change of what a record holds raises `record.SCHEMA` and adds the step from the one before; run ids never change.
 """
 
 from __future__ import annotations

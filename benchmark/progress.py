@@ -19,8 +19,9 @@ from rich.progress import (
 from rich.progress import Progress as Bar
 
 from benchmark.networks import network
+from benchmark.record import State
 from benchmark.runs import Manifest, Run, run_recipe
-from benchmark.store import RunDirectory, State, Status
+from benchmark.store import RunDirectory, Status
 
 PLAIN_S = 30.0
 """Seconds between two lines where the output is no terminal."""

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import torch
 
+from benchmark.record import Provenance, TeacherCheck
 from benchmark.runs import Execution
-from benchmark.store import Provenance, TeacherCheck
 from benchmark.toolbox.data import SeededDataset
 
 PACKAGES = (

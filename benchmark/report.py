@@ -20,9 +20,9 @@ from benchmark.errors import KdsegError
 from benchmark.figures import KINDS as FIGURE_KINDS
 from benchmark.figures import Figure, Sources, render
 from benchmark.figures.base import to_csv
+from benchmark.record import Record, State
 from benchmark.render import footnotes
 from benchmark.results import Results
-from benchmark.store import Record, State
 from benchmark.tables import Section, Table, make_tables
 from benchmark.tables.model import ENOUGH, MISSING, mean_text
 from benchmark.verdicts import Verdict

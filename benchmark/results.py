@@ -15,8 +15,8 @@ from benchmark.cells import Entry, PairEntries, pairs
 from benchmark.errors import KdsegError
 from benchmark.frame import MISSING, frame_rows, records_frame, students, with_delta, with_missing
 from benchmark.images import blocks
+from benchmark.record import Record, read_areas
 from benchmark.runs import Manifest
-from benchmark.store import Record, read_areas
 
 if TYPE_CHECKING:
     import pandas as pd

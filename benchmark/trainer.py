@@ -30,9 +30,10 @@ from benchmark.method import Taps
 from benchmark.process import out_of_memory, prepare_process
 from benchmark.provenance import provenance
 from benchmark.randomness import begin, stream
+from benchmark.record import Record, State, TeacherCheck, write_areas
 from benchmark.runs import Job, Run
 from benchmark.staging import stage
-from benchmark.store import Record, RunDirectory, State, TeacherCheck, set_aside, write_areas
+from benchmark.store import RunDirectory, set_aside
 from benchmark.teacher import Teacher, load_teacher
 from benchmark.timing import Spent, Timing
 from benchmark.toolbox import checkpoints

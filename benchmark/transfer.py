@@ -14,8 +14,8 @@ from pathlib import Path
 from benchmark.errors import KdsegError
 from benchmark.files import file_sha256, make_folder, replacing, write_json
 from benchmark.frozen import parse, read_json
+from benchmark.record import SCHEMA, Record, read_record
 from benchmark.runs import Manifest
-from benchmark.store import SCHEMA, Record, read_record
 
 FILES = ("run.json", "areas.npz", "record.json")
 """What travels of a run."""

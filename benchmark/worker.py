@@ -15,8 +15,9 @@ from types import FrameType
 
 from benchmark.errors import KdsegError
 from benchmark.frozen import parse, read_json
+from benchmark.record import State
 from benchmark.runs import Job
-from benchmark.store import RunDirectory, State
+from benchmark.store import RunDirectory
 
 
 class Exit(IntEnum):

@@ -6,8 +6,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from benchmark.errors import unknown
+from benchmark.record import State
 from benchmark.runs import Run
-from benchmark.store import RunDirectory, State
+from benchmark.store import RunDirectory
 from slurm.agenda import Known
 from slurm.states import At, Cause, run_states
 

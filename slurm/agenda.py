@@ -6,8 +6,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from benchmark.record import State
 from benchmark.runs import Run
-from benchmark.store import RunDirectory, State
+from benchmark.store import RunDirectory
 from slurm import queue
 from slurm.queue import Limits, Seen
 from slurm.submissions import Attempt, Submission, attempts, note, submissions

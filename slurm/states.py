@@ -10,8 +10,9 @@ from enum import StrEnum
 from pathlib import Path
 
 from benchmark.errors import KdsegError
+from benchmark.record import State
 from benchmark.runs import Run
-from benchmark.store import STALE_S, RunDirectory, State, Status
+from benchmark.store import STALE_S, RunDirectory, Status
 from slurm.agenda import Known
 from slurm.queue import Seen
 from slurm.submissions import Attempt

@@ -13,8 +13,9 @@ import torch
 from benchmark import definitions, registry
 from benchmark.networks import network
 from benchmark.recipes import method_setting
+from benchmark.record import Record, read_areas
 from benchmark.runs import Execution, Job, Run, TeacherSource, make_run
-from benchmark.store import Record, RunDirectory, read_areas
+from benchmark.store import RunDirectory
 from benchmark.trainer import train_job
 
 torch.set_num_threads(1)

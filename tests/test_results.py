@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from benchmark.cli import main
-from benchmark.store import read_areas, records
+from benchmark.record import read_areas, records
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "results"

@@ -14,8 +14,8 @@ from benchmark.analysis.sources import Place, Pupils, origin, own
 from benchmark.errors import KdsegError
 from benchmark.networks import Pair, network
 from benchmark.randomness import stream
+from benchmark.record import Record
 from benchmark.similarity import FEWEST, cka, gram
-from benchmark.store import Record
 from benchmark.teacher import Teacher
 from benchmark.toolbox.data import SeededDataset, val_batches
 from benchmark.toolbox.segmentation import Preprocessor

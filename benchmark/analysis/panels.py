@@ -23,7 +23,8 @@ from benchmark.files import make_folder, write_bytes
 from benchmark.frame import STUDENT
 from benchmark.metrics import INTERSECT, LABELLED, scores
 from benchmark.randomness import stream
-from benchmark.store import Record, RunDirectory, read_areas
+from benchmark.record import Record, read_areas
+from benchmark.store import RunDirectory
 from benchmark.teacher import Teacher
 from benchmark.toolbox.data import SeededDataset, val_batches
 from benchmark.toolbox.segmentation import Preprocessor, predict

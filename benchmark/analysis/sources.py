@@ -17,8 +17,8 @@ from benchmark.files import register
 from benchmark.frame import STUDENT
 from benchmark.frozen import parse, read_json
 from benchmark.provenance import code_version
+from benchmark.record import Record
 from benchmark.runs import Job, Run, TeacherSource, run_recipe
-from benchmark.store import Record
 from benchmark.teacher import Teacher, load_source
 from benchmark.toolbox.data import SeededDataset, val_dataset
 

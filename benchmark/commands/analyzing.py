@@ -6,7 +6,7 @@ import sys
 from argparse import Namespace
 
 from benchmark.commands.output import say_where
-from benchmark.store import records
+from benchmark.record import records
 
 
 def analyze(arguments: Namespace) -> int:

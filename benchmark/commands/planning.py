@@ -17,7 +17,7 @@ from benchmark.commands.training import execution
 from benchmark.commands.watching import slurm_view
 from benchmark.cost import Estimate, estimate, measured
 from benchmark.networks import network
-from benchmark.store import records
+from benchmark.record import records
 from slurm.states import At, RunState, run_states
 
 if TYPE_CHECKING:

@@ -12,11 +12,12 @@ from rich.console import Console
 
 from benchmark.commands.output import say_where
 from benchmark.errors import KdsegError, unknown
-from benchmark.store import RunDirectory, manifests, records
+from benchmark.record import records
+from benchmark.store import RunDirectory, manifests
 
 if TYPE_CHECKING:
+    from benchmark.record import Record
     from benchmark.results import Results
-    from benchmark.store import Record
 
 
 def tables(arguments: Namespace) -> int:

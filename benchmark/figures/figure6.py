@@ -14,7 +14,7 @@ from benchmark.figures.style import BLACK, BLUE, COLUMN, VERMILLION, canvas
 from benchmark.frame import STUDENT
 from benchmark.frozen import content_hash
 from benchmark.published import publication
-from benchmark.store import State
+from benchmark.record import State
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -8,8 +8,9 @@ import torch
 from benchmark.cli import MODULES, main, parser
 from benchmark.commands.training import key_values
 from benchmark.errors import KdsegError
+from benchmark.record import State
 from benchmark.runs import Manifest
-from benchmark.store import State, write_manifest
+from benchmark.store import write_manifest
 from benchmark.toolbox.networks import build_network
 from tests.benchmark.toolbox.test_checkpoints import Evil
 

@@ -5,7 +5,7 @@ import torch
 
 from benchmark import grids
 from benchmark.member import Member
-from benchmark.store import State
+from benchmark.record import State
 from benchmark.teacher import Teacher
 from benchmark.toolbox import checkpoints
 from benchmark.trainer import Interrupted

@@ -3,8 +3,8 @@ import pytest
 
 from benchmark.comparison import compare_runs, select
 from benchmark.errors import KdsegError
+from benchmark.record import write_areas
 from benchmark.results import Results
-from benchmark.store import write_areas
 from benchmark.tables.comparison import comparison_table
 from tests.benchmark.builders import TEACHER, heteroakd, pair_records, record, run, setting
 

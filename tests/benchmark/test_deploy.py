@@ -18,7 +18,7 @@ from benchmark.definitions import Dataset
 from benchmark.deploy import CITYSCAPES_IDS, NetworkChoice
 from benchmark.errors import KdsegError
 from benchmark.evaluation import count_areas
-from benchmark.store import read_areas
+from benchmark.record import read_areas
 from benchmark.toolbox import checkpoints
 from benchmark.toolbox.data import val_dataset
 from benchmark.toolbox.deployment import config_text, of_config, of_model, read_as_data

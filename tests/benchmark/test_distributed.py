@@ -14,7 +14,7 @@ import torch
 from benchmark import distributed, registry
 from benchmark.distributed import Place, find_place, job_port
 from benchmark.errors import KdsegError
-from benchmark.store import State, read_areas
+from benchmark.record import State, read_areas
 from benchmark.toolbox import checkpoints
 
 ROOT = Path(__file__).parents[2]

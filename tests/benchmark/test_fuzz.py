@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from benchmark.errors import KdsegError
 from benchmark.frozen import parse, read_yaml
 from benchmark.plan import load_sweep, plan_sweep
+from benchmark.record import read_record
 from benchmark.runs import SHOWN, Manifest, Run
-from benchmark.store import Status, read_record
+from benchmark.store import Status
 from tests.benchmark.builders import record, run
 
 ROOT = Path(__file__).parents[2]

@@ -9,8 +9,9 @@ import torch
 from benchmark import definitions, gate
 from benchmark.errors import KdsegError
 from benchmark.files import file_sha256
+from benchmark.record import TeacherCheck
 from benchmark.runs import TeacherSource
-from benchmark.store import RunDirectory, TeacherCheck
+from benchmark.store import RunDirectory
 from benchmark.teacher import Teacher
 from benchmark.trainer import train_job
 

@@ -13,11 +13,11 @@ from benchmark.card import reproducibility_card
 from benchmark.cli import main, parser
 from benchmark.commandline import train_command
 from benchmark.docstrings import method_text
+from benchmark.record import records
 from benchmark.registry import method_class, method_files
 from benchmark.report import write_report
 from benchmark.results import Results
 from benchmark.runs import Manifest
-from benchmark.store import records
 from tests.benchmark.builders import heteroakd, pair_records, run, setting, source
 
 COMMITTED = records(Path(__file__).parents[2] / "results" / "records")

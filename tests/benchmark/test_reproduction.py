@@ -3,10 +3,10 @@
 import pytest
 
 from benchmark.published import Number, numbers, publication, read_publication
+from benchmark.record import Record
 from benchmark.reproduction import compare, has_counterpart
 from benchmark.results import Results
 from benchmark.runs import TeacherSource
-from benchmark.store import Record
 from benchmark.tables import make_tables
 from benchmark.verdicts import Verdict
 from tests.benchmark.builders import record, run, setting

@@ -7,8 +7,9 @@ import textwrap
 import pytest
 
 from benchmark.errors import KdsegError
+from benchmark.record import State, read_record, records
 from benchmark.runs import Manifest, MethodSetting, Run
-from benchmark.store import STALE_S, RunDirectory, State, manifests, read_record, records, write_manifest
+from benchmark.store import STALE_S, RunDirectory, manifests, write_manifest
 
 RUN = Run(
     dataset="drawn", dataset_hash="a", protocol="demo", protocol_hash="b", model="deeplabv3_tiny", weights=None,

@@ -14,8 +14,8 @@ from benchmark import distiller as distiller_module
 from benchmark.errors import KdsegError
 from benchmark.member import Member
 from benchmark.randomness import stream
+from benchmark.record import State, read_areas
 from benchmark.runs import TeacherSource, run_recipe
-from benchmark.store import State, read_areas
 from benchmark.toolbox import checkpoints
 from benchmark.toolbox.data import EndlessSampler, SeededDataset, train_dataset
 from benchmark.toolbox.networks import build_network

@@ -8,8 +8,9 @@ import pytest
 from benchmark.cli import main
 from benchmark.errors import KdsegError
 from benchmark.migrations import MIGRATIONS
+from benchmark.record import SCHEMA, Record, read_record, records, write_areas
 from benchmark.runs import Manifest
-from benchmark.store import SCHEMA, Record, read_record, records, write_areas, write_manifest
+from benchmark.store import write_manifest
 from benchmark.transfer import import_records
 from tests.benchmark.builders import pair_records, record, run, setting
 

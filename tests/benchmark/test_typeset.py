@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from benchmark.record import records
 from benchmark.render import to_html, to_latex
 from benchmark.results import Results
-from benchmark.store import records
 from benchmark.tables import Cell, Section, Table, make_tables
 from benchmark.typeset import PREAMBLE, latex_text
 

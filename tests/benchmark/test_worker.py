@@ -13,7 +13,7 @@ import time
 import pytest
 
 from benchmark.errors import KdsegError
-from benchmark.store import State
+from benchmark.record import State
 from benchmark.worker import Exit
 
 FORK = multiprocessing.get_context("fork")

@@ -14,8 +14,8 @@ from benchmark.analysis.sources import Place, choose, known_files
 from benchmark.errors import KdsegError
 from benchmark.figures import KINDS, Sources
 from benchmark.metrics import scores
+from benchmark.record import read_areas, records
 from benchmark.results import Results
-from benchmark.store import read_areas, records
 from tests.benchmark.builders import pair_records, record, run, setting
 
 

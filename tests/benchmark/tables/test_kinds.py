@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from benchmark.errors import KdsegError
+from benchmark.record import write_areas
 from benchmark.results import Results
 from benchmark.runs import Manifest, TeacherSource
-from benchmark.store import write_areas
 from benchmark.tables import KINDS, make_tables
 from tests.benchmark.builders import TEACHER, heteroakd, pair_records, record, run, setting, teacher_run
 
