@@ -375,6 +375,9 @@ def _execution(sub: argparse.ArgumentParser) -> None:
         "--strict-teacher", action="store_true", help="stop if the teacher's mIoU is not the published one"
     )
     sub.add_argument(
+        "--wandb", choices=("off", "offline", "online"), default="off", help="a copy of each run for Weights & Biases"
+    )
+    sub.add_argument(
         "--checkpoint-interval", type=positive, default=100, metavar="N", help="iterations between resume files"
     )
 

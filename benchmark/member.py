@@ -32,6 +32,7 @@ from benchmark.toolbox.networks import build_network
 from benchmark.toolbox.optim import build_optimizer, build_own_optimizer, build_schedules
 from benchmark.toolbox.parallel import with_shared_gradients, with_shared_statistics
 from benchmark.toolbox.segmentation import Batch
+from benchmark.tracking import Tracker
 
 
 class Diverged(Exception):
@@ -50,6 +51,7 @@ class Member:
     """A run while it trains.
 
     Attributes:
+        tracker: its way to wandb, from when its cohort trains.
         alive: False once it diverged; it then takes no more steps.
         iteration: how many iterations its weights have seen.
         prepared: how many batches the method's first stage has seen, and `ready` whether it is over.
@@ -80,6 +82,7 @@ class Member:
         self.earlier = Spent()
         self.images = ""
         self.code = [code_version()]
+        self.tracker = Tracker()
 
     def _build_optimisers(self) -> None:
         own = {name: part for name, part in self.method.parts.items() if part.optimizer is not None}
@@ -296,6 +299,7 @@ class Member:
         if not self.directory.writable():
             return
         append_line(self.directory.path / "scalars.jsonl", json.dumps(line))
+        self.tracker.log(line)
 
 
 def _build_student(run: Run, files: Mapping[str, str]) -> nn.Module:

@@ -90,6 +90,10 @@ class Run(Frozen):
         return self.keys.cell
 
 
+Tracking = Literal["off", "offline", "online"]
+"""Whether wandb gets a copy of a run, and whether it is sent at once."""
+
+
 class Execution(Frozen):
     """How a job is carried out; recorded, but no part of any run id.
 
@@ -101,6 +105,7 @@ class Execution(Frozen):
         checkpoint_interval: iterations between two resume files.
         stage: folder on the node's own disk that the dataset is copied to first; None: it is read where it is.
         strict_teacher: a teacher that is not as good or bad as published ends the job, instead of a warning.
+        wandb: whether wandb gets a copy (`benchmark.tracking`).
     """
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -110,6 +115,7 @@ class Execution(Frozen):
     checkpoint_interval: Positive = 100
     stage: str | None = None
     strict_teacher: bool = False
+    wandb: Tracking = "off"
 
 
 class Job(Frozen):

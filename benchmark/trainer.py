@@ -39,6 +39,7 @@ from benchmark.timing import Spent, Timing
 from benchmark.toolbox import checkpoints
 from benchmark.toolbox.data import train_batches, train_dataset, val_dataset
 from benchmark.toolbox.segmentation import Batch, Preprocessor
+from benchmark.tracking import tracker
 
 HEARTBEAT_S = 2.0
 CONSOLE_S = 15.0
@@ -151,6 +152,9 @@ class Cohort:
 
     def train(self) -> list[str]:
         """Train to the end, evaluate, and write each run's record; returns a line per failed run."""
+        for member in self.alive:
+            folder, mode = member.directory.path, self.job.execution.wandb
+            member.tracker = tracker(member.run, folder, mode, member.directory.writes)
         try:
             self._check_teacher()
             for member in self.alive:
@@ -333,6 +337,7 @@ class Cohort:
         for member in self.alive:
             with suppress(LeaseLost):
                 member.directory.write_status(state, member.iteration, self.recipe.iterations, message=message)
+            member.tracker.finish(state)
 
     def _fail(self, member: Member, error: Exception) -> None:
         """A member that raises leaves; the others go on unchanged."""
@@ -340,11 +345,15 @@ class Cohort:
         message = one_line(error)
         self.failures.append(f"{member.run.method.variant} seed {member.run.seed} ({member.run.id}): {message}")
         member.directory.write_status(State.FAILED, member.iteration, self.recipe.iterations, message=message)
+        member.tracker.finish(State.FAILED)
 
     def _finish(self, member: Member) -> None:
         """Areas and weights first, the record last: its presence is what "finished" means."""
         if member.directory.writable():
             self._write(member)
+        result = member.result()
+        scores = {"mIoU last": result.last.miou, "mIoU best": result.best.miou} if result else {}
+        member.tracker.finish(State.DIVERGED if member.divergence else State.DONE, scores)
         member.alive = False
 
     def _write(self, member: Member) -> None:

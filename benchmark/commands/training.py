@@ -91,6 +91,7 @@ def execution(arguments: Namespace) -> Execution:
         device=arguments.device, threads=arguments.threads, workers=arguments.workers or 0,
         deterministic=arguments.deterministic, checkpoint_interval=arguments.checkpoint_interval,
         stage=str(arguments.stage) if arguments.stage else None, strict_teacher=arguments.strict_teacher,
+        wandb=arguments.wandb,
     )  # fmt: skip
 
 
