@@ -249,6 +249,7 @@ def _rank(rank: int, file: str, out: str) -> None:
     torch.distributed.destroy_process_group()
 
 
+@pytest.mark.slow
 def test_gathering_over_two_ranks_is_one_process_with_the_whole_batch(tmp_path) -> None:
     torch.multiprocessing.spawn(
         functools.partial(_rank, file=str(tmp_path / "meet"), out=str(tmp_path)), nprocs=2, join=True

@@ -7,6 +7,7 @@ import pytest
 from benchmark import bench_cohort, bench_evaluation, bench_growth, bench_step
 
 
+@pytest.mark.slow
 def test_a_step_is_measured_phase_by_phase(tmp_path, capsys):
     assert bench_step.main(["--rounds", "1", "--crop", "64", "64", "--out", str(tmp_path)]) == 0
     report = json.loads((tmp_path / "step.json").read_text())

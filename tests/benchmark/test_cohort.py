@@ -114,6 +114,7 @@ def test_out_of_memory_ends_the_job_and_a_smaller_cohort_goes_on(world, teacher,
         assert world.equal(run, "a", "b") and world.record(run, "b").provenance.resumed_at == (3,)
 
 
+@pytest.mark.slow
 def test_records_tell_each_runs_share_and_what_it_would_have_cost_alone(world, teacher):
     runs = [world.run("student"), world.run("kd", teacher=teacher)]
     world.train(runs, "a")

@@ -134,6 +134,7 @@ def tiny_checkpoint(folder: Path, classes: int, name="net", **meta) -> Path:
 # Export ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_mmseg_alone_loads_an_export_and_predicts_what_our_evaluation_did(finished, pictures, tmp_path):
     config, checkpoint = deploy.export(finished, tmp_path / "out")
     images = files_of(pictures / "images")
@@ -204,6 +205,7 @@ def test_only_whole_runs_are_exported(finished, world, teacher, tmp_path):
 # Eval ------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_eval_finds_the_areas_of_the_record_from_run_export_and_model_alike(finished, tmp_path, capsys):
     deploy.export(finished, tmp_path / "out")
     student = tmp_path / "bare" / "student.pth"

@@ -105,6 +105,7 @@ def test_without_the_others_the_rendezvous_ends_with_a_clear_line(monkeypatch):
         pass
 
 
+@pytest.mark.slow
 def test_a_batch_that_ranks_cannot_divide_is_refused(world, tmp_path):
     said = in_ranks(tmp_path, lambda _: world.train([world.run("student", data_batch=3)], "a"))
     line = "KdsegError: batch 3: cannot be divided among 2 processes; take a number of them that divides it"

@@ -130,6 +130,7 @@ def test_a_fork_beside_upstream_is_broken_even_if_it_imports():
     assert "uninstall -y mmcv-lite && " in mmcv.mend and "--force-reinstall --no-deps onedl-mmcv==" in mmcv.mend
 
 
+@pytest.mark.slow
 def test_only_the_first_cause_is_mended(broken):
     broken("mmcv", "raise AssertionError('MMCV==2.2.0 is used but incompatible')")
     facts = probe(PROBES["toolbox"])
@@ -352,6 +353,7 @@ def test_the_table_fits_80_columns_and_commands_stay_whole(capsys):
     assert lines[-1].endswith("torch")
 
 
+@pytest.mark.slow
 def test_the_whole_is_done_without_torch_in_our_process(tmp_path):
     code = (
         "import sys; from benchmark.cli import main\n"

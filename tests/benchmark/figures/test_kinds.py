@@ -79,6 +79,7 @@ def test_curves_hold_every_validation_and_need_two(tmp_path):
         KINDS["curves"](sources(once, tmp_path))
 
 
+@pytest.mark.slow
 def test_every_figure_is_written_whole_and_equal_results_make_equal_bytes(tmp_path):
     records = pair_records((setting("kd"), [51.0, 52.0]), (setting("cwd"), [52.0, 52.5]), student=(50.0, 51.0))
     found = make_figures(sources(records, tmp_path))
@@ -93,6 +94,7 @@ def test_every_figure_is_written_whole_and_equal_results_make_equal_bytes(tmp_pa
         assert len(rows) == len(figure.data)
 
 
+@pytest.mark.slow
 def test_the_command_names_what_it_could_not_make(tmp_path, capsys):
     for record in pair_records((setting("kd"), [51.0]), (setting("cwd"), [52.0]), student=(50.0,)):
         folder = tmp_path / "runs" / record.id
