@@ -22,6 +22,12 @@ LAST = ("heteroakd",)
 """Methods in the order of tables; one in neither list comes between them, by name."""
 
 
+TIMED_APART = (
+    "The student alone was timed in another job than some methods: what else the machine did then may have differed, "
+    "and so may their ratio."
+)
+
+
 @dataclass(frozen=True)
 class Entry:
     """One method setting on one pair. mIoU in percent, Δ in points, `iteration_s` in seconds as a single run.
@@ -34,6 +40,7 @@ class Entry:
         note: where a recipe's weights come from, if not from its authors' setting.
         holes, delta_holes: why, one text a hole; an entry that is skipped as a whole has one hole and no seeds.
         commits: of the code, with `+` if it had uncommitted changes.
+        jobs: by the time that each began.
         off: of a teacher that is not as good or bad as published (`benchmark.gate`): both mIoUs.
     """
 
@@ -54,6 +61,7 @@ class Entry:
     iteration_s: float | None
     commits: tuple[str, ...]
     machines: tuple[str, ...]
+    jobs: tuple[str, ...]
     off: str | None = None
 
     @property
@@ -89,6 +97,13 @@ class PairEntries:
         """The student alone; of two versions the newer."""
         alone = [entry for entry in self.entries if entry.role == "student"]
         return max(alone, key=lambda entry: entry.version or 0, default=None)
+
+    @property
+    def timed_apart(self) -> bool:
+        """Whether a method's seconds come from another job than the student alone's, with other work beside it."""
+        student = self.student_entry
+        methods = [entry for entry in self.entries if entry.role == "method" and entry.jobs]
+        return bool(student and student.jobs) and any(entry.jobs != student.jobs for entry in methods)
 
     @property
     def title(self) -> str:
@@ -190,6 +205,7 @@ def _entry(cell: Rows, expected: Iterable[int]) -> Entry:
         iteration_s=math.fsum(times) / len(times) if times and not holes else None,
         commits=tuple(sorted({_commit(row) for row in done})),
         machines=tuple(sorted({row["processor"] if row["device"] == "cpu" else row["device"] for row in done})),
+        jobs=tuple(sorted({row["started"] for row in done})),
     )
 
 

@@ -70,6 +70,7 @@ TEXTS = {
     "dirty": "whether the code had uncommitted changes",
     "device": "device",
     "processor": "processor",
+    "started": "when its job began, UTC; runs of one job share it",
     "images": "hashes of the image lists",
     "teacher_miou": "percent: mIoU of the teacher as we found it",
     "teacher_published": "percent: mIoU of the teacher as the sweep says it was published",

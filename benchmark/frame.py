@@ -32,7 +32,7 @@ COSTS = (
     "step_s", "teacher_s", "data_s", "iteration_s", "wall_s", "share_s", "single_s", "gpu_s", "memory_mb", "parameters",
     "extra_parameters", "cohort", "devices",
 )  # fmt: skip
-ORIGIN = ("commit", "dirty", "device", "processor")
+ORIGIN = ("commit", "dirty", "device", "processor", "started")
 COLUMNS = (*INPUTS, *SCORES, *COSTS, *ORIGIN, "images", "teacher_miou", "teacher_published", "teacher_off")
 _DELTA = ("method", "method_version", "outcome", "reason", "seed", "miou_last", "images", "delta_key")
 """What Δ is made from."""

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from benchmark.cells import PairEntries
+from benchmark.cells import TIMED_APART, PairEntries
 from benchmark.errors import KdsegError
 from benchmark.figures.base import Figure, Row, Sources, facts, few, place
 from benchmark.figures.style import BLACK, BLUE, GREY, PAGE, canvas
@@ -78,7 +78,9 @@ def _caption(pair: PairEntries, data: Sequence[Row]) -> str:
             + ("; bars: ± its sample standard deviation. " if several else ". ")
             + "Cost: seconds per training iteration as a single run, with the teacher's forward pass, relative to the "
             "student alone, medians per run. Filled and joined: methods that no cheaper one beats. Only runs on the "
-            f"student's machine are compared ({data[0]['machines']}); tuning and preparation are not counted.",
+            f"student's machine are compared ({data[0]['machines']}); tuning and preparation are not counted."
+            + f" {TIMED_APART}"
+            * pair.timed_apart,
             *few(min(ns)),
         ]
     )

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
-from benchmark.cells import Entry, PairEntries
+from benchmark.cells import TIMED_APART, Entry, PairEntries
 from benchmark.results import Results
 from benchmark.statistics import Summary, summary
 from benchmark.tables.model import (
@@ -52,6 +52,9 @@ def cost_tables(results: Results) -> list[Table]:
     if machines:
         mixed = ": seconds of different machines do not compare" if len(machines) > 1 else ""
         caption.append(f"Measured on {'; '.join(machines)}{mixed}.")
+    apart = [pair.title for pair in found if pair.timed_apart]
+    if apart:
+        caption.append(f"{'; '.join(apart)}: {TIMED_APART[0].lower()}{TIMED_APART[1:]}")
     data = [_cost_numbers(pair, entry, results) for pair in found for entry in pair.entries if entry.role != "teacher"]
     return _tables("cost", "What the methods cost", sections, caption, data, results, found)
 
