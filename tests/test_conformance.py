@@ -435,6 +435,7 @@ def test_every_pair_of_the_papers_works(name: str, names: tuple[str, str]) -> No
 
 
 @each_method
+@pytest.mark.slow
 def test_neither_company_nor_a_stop_changes_a_run(world: Any, teacher: Any, name: str) -> None:
     hyper = BRIEF.get(name, {})
     run = world.run(name, teacher=teacher if method_class(name).needs_teacher else None, hyper=hyper)

@@ -76,6 +76,7 @@ def test_a_torch_that_does_not_import_is_a_finding(code, state, detail, broken):
     assert "\n" not in found.detail
 
 
+@pytest.mark.slow
 def test_the_installed_torch_multiplies():
     found = checks.torch(probe(PROBES["torch"]))
     assert found.state == State.OK and "build" in found.detail

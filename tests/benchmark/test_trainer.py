@@ -275,6 +275,7 @@ def test_a_plain_run_equals_mmengines_runner_bit_for_bit(world, tmp_path):
     assert checkpoints.weights_hash(model) == world.record(run, "a").student_sha256
 
 
+@pytest.mark.slow
 def test_a_damaged_resume_file_is_set_aside_and_the_older_one_used(world, teacher, capsys):
     runs = cohort(world, teacher)
     world.train(runs, "a")

@@ -70,6 +70,7 @@ def test_a_setting_that_diverged_once_has_no_mean(tmp_path) -> None:
     )
 
 
+@pytest.mark.slow
 def test_means_are_over_the_seeds_that_all_settings_have(tmp_path) -> None:
     files = draw(sweep({(0.1, 1.0): [51.0, 52.0], (0.1, 10.0): [52.0, "absent"]}), tmp_path)
     assert [(row["seed"], row["in_mean"]) for row in data(files["csv"])] == [
@@ -112,6 +113,7 @@ def test_other_hyper_parameters_are_another_figure(tmp_path) -> None:
     assert all(file.stem.startswith(STEM + "_") for file in files)
 
 
+@pytest.mark.slow
 def test_equal_records_make_equal_bytes(tmp_path) -> None:
     made = sweep(STAR)
     first, second = draw(made, tmp_path / "a"), draw(made[::-1], tmp_path / "b")
