@@ -71,7 +71,11 @@ def reproducibility_card(records: Sequence[Record]) -> list[CardSection]:
 
 
 _STATISTICS = (
-    Item("±", "sample standard deviation (ddof = 1) over the seeds; intervals are 95 % t intervals"),
+    Item(
+        "±",
+        "sample standard deviation (ddof = 1) over the seeds; 95 % intervals: Student's t over seeds, or a bootstrap, "
+        "as each table says",
+    ),
     Item("Δ", "against the student alone with the same seed, data order and initial weights; paired"),
     Item("Test", "exact sign-flip over the paired differences; pooled over pairs, Holm over methods"),
     Item(

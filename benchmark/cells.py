@@ -224,7 +224,8 @@ def _teacher(taught: dict[str, Any], own: dict[str, Any] | None) -> Entry:
             label = "Teacher (checkpoint)"
     return replace(
         made, role="teacher", label=label, method="", variant="", note=None, deltas=(), delta_holes=(),
-        extra_parameters=None, off=_off(taught),
+        extra_parameters=None, off=_off(taught), iteration_s=made.iteration_s if own else None,
+        commits=made.commits if own else (), machines=made.machines if own else (), jobs=made.jobs if own else (),
     )  # fmt: skip
 
 

@@ -12,7 +12,7 @@ class KdsegError(Exception):
 
 def unknown(kind: str, name: object, known: Iterable[str], where: str = "") -> KdsegError:
     """The error for a name that does not exist, with its near matches (or all names, if none is near)."""
-    names = sorted(known)
+    names = sorted(set(known))
     near = difflib.get_close_matches(str(name), names, n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(names) or 'none'}"
     return KdsegError(f"{where + ': ' if where else ''}unknown {kind} {str(name)!r}; {hint}")

@@ -13,7 +13,7 @@ from benchmark.errors import KdsegError
 Split = Literal["train", "val"]
 
 
-def check_files(definition: Dataset, given: Path | None) -> None:
+def check_splits(definition: Dataset, given: Path | None) -> None:
     """See before anything starts that a dataset's splits can be found below the root that is given.
 
     Raises:

@@ -234,9 +234,10 @@ def _number(found: Publication, table: PublishedTable, row: Row, column: Column)
     else:
         student = Number(found.paper, found.title, table, alone, column, alone.values[column.name], None, "")
         if value is None or student.value is None:
-            reason = "unknown to us"
+            reason = "unknown to us" if value is None else "its student alone is unknown to us"
         elif (student.protocol, student.selection) != (made.protocol, made.selection):
-            reason = f"its student alone was trained under {student.protocol}, itself under {made.protocol}"
+            reason = f"its student alone is of {student.protocol}, checkpoint {student.selection}; itself of "
+            reason += f"{made.protocol}, checkpoint {made.selection}"
         else:
             delta = value - student.value
     return Number(found.paper, found.title, table, row, column, value, delta, reason)

@@ -178,7 +178,15 @@ def records(folder: Path) -> list[Record]:
 
     One that cannot be read is named on stderr and left out; its run counts as not finished and will be trained again.
     """
-    found = []
+    found, damaged = records_and_damage(folder)
+    for line in damaged:
+        print(f"left out: {line}", file=sys.stderr)
+    return found
+
+
+def records_and_damage(folder: Path) -> tuple[list[Record], list[str]]:
+    """All records that can be read, by run id, and what is wrong with each of the others, a line each."""
+    found, damaged = [], []
     files = [*Path(folder).glob("*/record.json"), *Path(folder).glob("runs/*/record.json")]
     collecting = gc.isenabled()
     gc.disable()  # it would walk over all records so far, again and again, and there is nothing to collect
@@ -187,11 +195,11 @@ def records(folder: Path) -> list[Record]:
             try:
                 found.append(read_record(file))
             except KdsegError as error:
-                print(f"left out: {error}", file=sys.stderr)
+                damaged.append(str(error))
     finally:
         if collecting:
             gc.enable()
-    return found
+    return found, damaged
 
 
 def read_record(file: Path) -> Record:

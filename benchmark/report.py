@@ -91,13 +91,14 @@ class Hole:
     reason: str
 
 
-def write_report(results: Results, records: Sequence[Record], work_dir: Path) -> str:
+def write_report(results: Results, records: Sequence[Record], work_dir: Path, damaged: Sequence[str] = ()) -> str:
     """The report as HTML.
 
     Args:
         results: of the work directory.
         records: its records; they say where the results come from.
         work_dir: where analyses for figures are.
+        damaged: what is wrong with records that could not be read.
     """
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -111,11 +112,12 @@ def write_report(results: Results, records: Sequence[Record], work_dir: Path) ->
     return environment.get_template("report.html.j2").render(
         verdicts=_verdicts(tables),
         statements=[_statement(pair) for pair in pairs],
-        summary=_summary(records, results),
+        summary=_summary(records, results, damaged),
         tables=_tables(tables, results),
         figures=figures,
         not_made=reasons,
         holes=_holes(results),
+        damaged=damaged,
         reruns=_reruns(results, {record.id: record for record in records}),
         card=reproducibility_card(records),
         datasets=sorted({str(row["dataset"]) for row in results.rows.values()}),
@@ -138,12 +140,14 @@ def _statement(pair: PairEntries) -> str:
     if not known:
         return place + "no method has finished beside its student alone."
     best = max(known, key=lambda entry: entry.delta.mean)
-    tested = [e for e in known if e.method == "heteroakd"]
+    tested = [e for e in pair.entries if e.method == "heteroakd"]
     default = next((entry for entry in tested if ":" not in entry.label and "(" not in entry.label), None)
     said = f"the largest Δ is {mean_text(best.delta, True)}, by {best.label}"
-    if default:
+    if default and not default.delta:
+        said += f"; HeteroAKD has no Δ ({'; '.join(default.holes or default.delta_holes)})"
+    elif default:
         said += f"; HeteroAKD has {mean_text(default.delta, True)}"
-        controls = [entry for entry in tested if ": control, " in entry.label]
+        controls = [entry for entry in tested if ": control, " in entry.label and entry.delta]
         texts = [f"{mean_text(e.delta, True)} ({e.label.partition(': control, ')[2]})" for e in controls]
         said += f", its controls {' and '.join(texts)}" if texts else ", without its controls"
     fewest = min(entry.delta.n for entry in known)
@@ -152,12 +156,13 @@ def _statement(pair: PairEntries) -> str:
     )
 
 
-def _summary(records: Sequence[Record], results: Results) -> str:
+def _summary(records: Sequence[Record], results: Results, damaged: Sequence[str]) -> str:
     outcomes = counted(str(row["outcome"]) for row in results.rows.values())
     commits = {record.provenance.commit for record in records}
     dirty = sum(record.provenance.dirty for record in records)
+    lost = f" and {len(damaged)} that cannot be read" if damaged else ""
     return (
-        f"{len(records)} records; all runs known: {outcomes}. Made by {len(commits)} "
+        f"{len(records)} records{lost}; all runs known: {outcomes}. Made by {len(commits)} "
         f"version{'s' * (len(commits) != 1)} of the code, {dirty} of the runs with uncommitted changes."
     )
 
@@ -230,6 +235,15 @@ def _holes(results: Results) -> list[Hole]:
         )
         for row in results.rows.values()
         if row["outcome"] != State.DONE
+    ] + [
+        Hole(
+            dataset=pair.facts["dataset"], pair=pair.title, method=entry.method, label=entry.label, seed=str(seed),
+            outcome="missing", reason="no record, but other methods of the pair have this seed",
+        )
+        for pair in results.pairs
+        for entry in pair.entries
+        for seed, run in zip(entry.seeds, entry.ids, strict=True)
+        if run is None and entry.role != "teacher"
     ]  # fmt: skip
 
 

@@ -16,6 +16,7 @@ from benchmark.files import file_sha256, make_folder, replacing, write_json
 from benchmark.frozen import parse, read_json
 from benchmark.record import SCHEMA, Record, read_record
 from benchmark.runs import Manifest
+from benchmark.store import set_aside
 
 FILES = ("run.json", "areas.npz", "record.json")
 """What travels of a run."""
@@ -70,7 +71,8 @@ def import_records(file: Path, folder_of: Callable[[str], Path], sweeps: Path) -
     """Add the records of an archive to run directories (`folder_of` an id) and its manifests to `sweeps`.
 
     Every record is checked, and migrated if it is of an earlier schema, before it is put in place as a whole. A run
-    that is there with an equal outcome stays as it is; one with another outcome, or unfinished, is refused.
+    that is there with an equal outcome stays as it is; a damaged record is set aside for the archive's; a run with
+    another outcome, or unfinished, is refused.
 
     Raises:
         KdsegError: the file is no such archive, holds something else, or cannot be written; nothing was changed.
@@ -93,7 +95,7 @@ def import_records(file: Path, folder_of: Callable[[str], Path], sweeps: Path) -
             if read_json(folder / "record.json")["schema_version"] != SCHEMA:
                 write_json(folder / "record.json", record.model_dump(mode="json"))
             make_folder(target.parent)
-            folder.replace(target)
+            _place(folder, target)
             new.append(record.id)
         for manifest in sorted((unpacked / "sweeps").glob("*.json")):
             refused += _add_manifest(manifest, sweeps / manifest.name, f"{file}: sweeps/{manifest.name}")
@@ -140,11 +142,24 @@ def _is_known(record: Record, target: Path) -> bool:
         return False
     if not (target / "record.json").exists():
         raise KdsegError(f"run {record.id}: was started here and is not finished; move {target} away to import it")
-    here = read_record(target / "record.json")
+    try:
+        here = _checked(target)
+    except KdsegError as error:
+        set_aside(target / "record.json", str(error))
+        return False
     same = ("outcome", "result", "divergence", "areas_sha256", "student_sha256")
     if any(getattr(here, name) != getattr(record, name) for name in same):
         raise KdsegError(f"run {record.id}: is here with another outcome, which stays; {target / 'record.json'}")
     return True
+
+
+def _place(folder: Path, target: Path) -> None:
+    """Put a run directory in place, or its files into one whose record was damaged: the record last."""
+    if not target.exists():
+        folder.replace(target)
+        return
+    for file in sorted(folder.iterdir(), key=lambda file: file.name == "record.json"):
+        file.replace(target / file.name)
 
 
 def _add_manifest(source: Path, target: Path, where: str) -> list[str]:

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from benchmark.commands.sweeping import planned
+from benchmark.commands.sweeping import check_files, planned
 from benchmark.commands.training import execution
 from benchmark.commands.watching import slurm_view
 from benchmark.cost import Estimate, estimate, measured
@@ -39,6 +39,8 @@ def plan(arguments: Namespace) -> int:
     slurm, note = slurm_view(work_dir, runs)
     states = run_states(runs, work_dir, slurm)
     todo = [state.run for state in states if state.at not in (*ENDED, *UNDER_WAY)]
+    if arguments.data_root:
+        check_files(made, arguments.data_root)
     options = (work_dir, arguments.data_root, execution(arguments), arguments.cohort, arguments.allow_off_protocol)
     jobs = cohorts(made.restricted(todo), *options)
     known = measured(records(work_dir)) if work_dir.is_dir() else {}

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from benchmark.commands.output import say_where
 from benchmark.errors import KdsegError, unknown
-from benchmark.record import records
+from benchmark.record import records, records_and_damage
 from benchmark.store import RunDirectory, manifests
 
 if TYPE_CHECKING:
@@ -87,9 +87,11 @@ def report(arguments: Namespace) -> int:
     from benchmark.report import write_report
 
     work_dir = arguments.work_dir
-    found = _records(work_dir)
+    found, damaged = records_and_damage(work_dir)
+    if not found:
+        raise _no_records(work_dir)
     file = arguments.output or work_dir / "report.html"
-    text = write_report(results(work_dir, found), found, work_dir)
+    text = write_report(results(work_dir, found), found, work_dir, damaged)
     make_folder(file.parent)
     write_bytes(file, text.encode())
     say_where({"report": [str(file)]})
@@ -152,5 +154,9 @@ def _record_folder(work_dir: Path) -> Path:
 def _records(work_dir: Path) -> Any:
     found = records(work_dir)
     if not found:
-        raise KdsegError(f"{work_dir}: holds no records; run a sweep first, or pass --work-dir")
+        raise _no_records(work_dir)
     return found
+
+
+def _no_records(work_dir: Path) -> KdsegError:
+    return KdsegError(f"{work_dir}: holds no records; run a sweep first, or pass --work-dir")

@@ -13,7 +13,7 @@ from benchmark import definitions
 from benchmark.commands.training import execution, select_on
 from benchmark.errors import KdsegError
 from benchmark.holdout import trials
-from benchmark.layouts import check_files
+from benchmark.layouts import check_splits
 from benchmark.store import RunDirectory, write_manifest
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def sweep(arguments: Namespace) -> int:
     if not todo:
         print(f"sweep {manifest.sweep}: all {len(manifest.runs)} runs are done, nothing to train ({work_dir})")
         return 0
-    _check_files(plan, arguments.data_root)
+    check_files(plan, arguments.data_root)
     print(f"sweep {manifest.sweep}: {len(manifest.runs)} runs, {len(done)} done, {len(todo)} jobs to run ({work_dir})")
     with Progress(manifest, work_dir) as progress:
         outcomes = run_jobs(todo, arguments.jobs, progress.update)
@@ -104,7 +104,7 @@ def _launch(arguments: Namespace, plan: Plan, choose: Callable[[Known], set[str]
             return 0
         name = arguments.profile or _last_profile(work_dir, plan.manifest.sweep)
         elements = {run: now.attempts[run].element for run in found.live if run in now.attempts}
-        _check_files(plan, arguments.data_root)
+        check_files(plan, arguments.data_root)
         made = _arrays(arguments, plan, name, limits, found)
         batch = Batch(plan.manifest.sweep, name, work_dir, limits, made, elements, now.counts)
         if arguments.dry_run:
@@ -117,10 +117,10 @@ def _launch(arguments: Namespace, plan: Plan, choose: Callable[[Known], set[str]
     return 0
 
 
-def _check_files(plan: Plan, root: Path | None) -> None:
+def check_files(plan: Plan, root: Path | None) -> None:
     """Find the pictures before a job is started that would miss them."""
     for name in {run.dataset for run in plan.manifest.runs}:
-        check_files(definitions.dataset(name), root)
+        check_splits(definitions.dataset(name), root)
 
 
 def _arrays(arguments: Namespace, plan: Plan, name: str, limits: Limits, found: Agenda) -> list[Array]:

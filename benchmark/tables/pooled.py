@@ -7,7 +7,7 @@ from typing import Any
 from benchmark.cells import Entry, PairEntries, variant_order
 from benchmark.results import Results
 from benchmark.statistics import MAX_FLIPPED, UNDER_COVERAGE, Pooled, holm, pooled
-from benchmark.tables.model import ONE_TEACHER, Cell, Section, Table, hole, lacking, number
+from benchmark.tables.model import ENOUGH, ONE_TEACHER, Cell, Section, Table, hole, lacking, number
 
 COLUMNS = ("Method", "Pairs", "Mean Δ (points)", "95 % bootstrap", "p", "p (Holm)", "Wins", "Independent")
 
@@ -29,7 +29,9 @@ def pooled_tables(results: Results) -> list[Table]:
         "seeds drawn within each student's setting.",
         UNDER_COVERAGE,
         ONE_TEACHER,
-        "–: a seed or a pair of the method is missing, or there is one seed only; no mean runs over a hole.",
+        f"No conclusion can be drawn from fewer than {ENOUGH} independent runs, and no interval is given.",
+        "–: a seed of the method is missing on a pair that it was planned for; no mean runs over a hole. Where it was "
+        "planned for some of the pairs only, the mean is over those.",
     )
     pairs = [pair for found in groups.values() for pair in found]
     return [
@@ -86,7 +88,8 @@ def _strata(found: list[tuple[PairEntries, Entry]], results: Results) -> list[li
 def _cells(made: Pooled | None, adjusted: float | None, holes: str) -> list[Cell]:
     if made is None:
         return [hole(holes)] + [Cell("–")] * 5
-    interval = f"{number(made.low, True)} to {number(made.high, True)}" if made.low == made.low else "–"
+    known = made.low == made.low and made.units >= ENOUGH
+    interval = f"{number(made.low, True)} to {number(made.high, True)}" if known else "–"
     return [
         Cell(number(made.mean, True)), Cell(interval), Cell(_p(made.p)), Cell(_p(adjusted)),
         Cell(f"{made.wins}/{made.n}"), Cell(str(made.units)),

@@ -43,7 +43,9 @@ def test_a_published_delta_is_taken_within_table_and_column() -> None:
 def test_no_delta_is_taken_between_two_protocols() -> None:
     found = one("dist", "cityscapes", "DIST", "DeepLabV3-R18")
     assert found.delta is None
-    assert found.delta_reason == "its student alone was trained under cirkd, itself under cirkd-wd5e-4"
+    assert found.delta_reason == (
+        "its student alone is of cirkd, checkpoint best_val; itself of cirkd-wd5e-4, checkpoint best_val"
+    )
     assert one("dist", "cityscapes", "DIST", "PSPNet-R18").delta_reason == "no student alone beside it"
 
 

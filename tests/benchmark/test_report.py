@@ -149,3 +149,19 @@ def test_a_report_of_real_records_loads_no_torch(tmp_path):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
     assert (tmp_path / "r.html").stat().st_size < 5_000_000
+
+
+def test_records_that_cannot_be_read_and_seeds_without_a_record_are_named(tmp_path):
+    made = pair_records((setting("kd"), [51.0, 53.0, 52.0]), (heteroakd("HeteroAKD"), [51.0, 52.0, 53.0]))
+    lost = next(each for each in made if each.inputs.method.name == "heteroakd")
+    left = [each for each in made if each is not lost]
+    for each in left:
+        (tmp_path / each.id).mkdir()
+        (tmp_path / each.id / "record.json").write_text(each.model_dump_json())
+    (tmp_path / lost.id).mkdir()
+    (tmp_path / lost.id / "record.json").write_text("{")
+    assert main(["report", "--work-dir", str(tmp_path)]) == 0
+    page = Page((tmp_path / "report.html").read_text())
+    assert lost.id in page.sections["holes"] and "no record" in page.sections["holes"]
+    assert "and 1 that cannot be read" in page.sections["top"]
+    assert "HeteroAKD has no Δ" in page.sections["verdict"]

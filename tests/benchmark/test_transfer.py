@@ -142,3 +142,14 @@ def test_the_previous_schema_is_migrated_and_a_later_one_refused(tmp_path, capsy
 
 def test_every_schema_has_a_way_to_the_present_one() -> None:
     assert list(MIGRATIONS) == list(range(1, SCHEMA))
+
+
+def test_a_damaged_record_is_set_aside_for_the_archives(here, tmp_path, capsys) -> None:
+    file, whole = tmp_path / "r.tar.gz", records(here)
+    assert command("export", here, file) == 0
+    folder = here / "runs" / whole[0].id
+    (folder / "record.json").write_text("{")
+    (here / "runs" / whole[1].id / "areas.npz").unlink()
+    assert command("import", here, file) == 0
+    assert "2 new records" in capsys.readouterr().out
+    assert records(here) == whole and (folder / "record.json.damaged").exists() and (folder / "student.pth").exists()
