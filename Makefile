@@ -41,6 +41,7 @@ bench: setup
 	$(BIN)/python -m benchmark.bench_step
 	$(BIN)/python -m benchmark.bench_cohort
 	$(BIN)/python -m benchmark.bench_evaluation
+	$(BIN)/python -m benchmark.bench_formats
 	$(BIN)/python -m benchmark.bench_growth
 	$(BIN)/python -m benchmark.bench_losses
 	$(BIN)/python -m benchmark.bench_report

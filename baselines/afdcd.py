@@ -10,7 +10,7 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 from torch import Tensor
 
 from baselines.mgd import Generator, Ratio, generation_loss, random_mask
-from benchmark.blocks import in_blocks
+from benchmark.blocks import sum_in_blocks
 from benchmark.grids import coarser, pooled
 from benchmark.method import Method, Part, Shapes, Taps
 
@@ -78,9 +78,9 @@ def dense_contrast(
     def positives(s: Tensor, t: Tensor) -> Tensor:
         logits = -torch.cdist(s.flatten(1, 2), t.flatten(1, 2), p=1) / tau
         log_probability = F.log_softmax(logits.masked_fill(neither, float("-inf")), dim=2)
-        return torch.diagonal(log_probability, dim1=1, dim2=2)
+        return torch.diagonal(log_probability, dim1=1, dim2=2).sum()
 
-    log_likelihood = in_blocks(positives, ours, theirs, elements=len(place) ** 2).sum()
+    log_likelihood = sum_in_blocks(positives, ours, theirs, elements=len(place) ** 2)
     return -log_likelihood / (count * positions)
 
 

@@ -5,11 +5,9 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from pydantic import NonNegativeFloat
 from torch import Tensor
 
-from benchmark.blocks import in_blocks
 from benchmark.grids import labels_on, resize
 from benchmark.method import IGNORE, Method, Shapes, Taps
 
@@ -17,41 +15,26 @@ SMALLEST = 1e-6
 """A feature vector with a smaller norm has no direction, so it gets no gradient from its cosine."""
 
 
-def class_centres(x: Tensor, labels: Tensor, classes: int) -> Tensor:
-    """For each pixel the mean feature of its class in its image, (N, P, C).
-
-    Args:
-        x: features (N, P, C), float32.
-        labels: (N, P), int64; ignored pixels are a class of their own.
-        classes: K.
-    """
-    n, p, c = x.shape
-    index = labels.where(labels != IGNORE, classes)
-    sums = x.new_zeros(n, classes + 1, c).scatter_add(1, index[..., None].expand(-1, -1, c), x)
-    counts = x.new_zeros(n, classes + 1).scatter_add(1, index, x.new_ones(n, p))
-    centres = sums / (counts + 1e-6)[..., None]
-    return centres.gather(1, index[..., None].expand(-1, -1, c))
-
-
 def intra_class_variation(x: Tensor, labels: Tensor, classes: int) -> Tensor:
     """The cosine between each pixel's feature and the mean feature of its class in its image, (N, H, W).
 
-    The gradient flows through the mean as well. Ignored pixels have no meaningful value.
+    The gradient flows through the mean as well. Ignored pixels have no meaningful value. Means and inner products are
+    matrix products with all classes at once: no map of a mean per pixel is made, which would be as large as `x`.
 
     Args:
         x: a map (N, C, H, W), any float type; computed in float32.
         labels: (N, H, W), int64.
         classes: K.
     """
-
-    def cosines(x: Tensor, labels: Tensor) -> Tensor:
-        features = x.float().flatten(2).transpose(1, 2)
-        centres = class_centres(features, labels.flatten(1), classes)
-        directed = features.norm(dim=2, keepdim=True) > SMALLEST
-        features = torch.where(directed, features, features.detach())
-        return F.cosine_similarity(features, centres, dim=2, eps=1e-8).view_as(labels)
-
-    return in_blocks(cosines, x, labels, elements=x[0].numel())
+    features = x.float().flatten(2)
+    own = labels.where(labels != IGNORE, classes).flatten(1)[:, None]  # ignored pixels are a class of their own
+    member = (own == torch.arange(classes + 1, device=own.device)[:, None]).float()
+    centres = member @ features.transpose(1, 2) / (member.sum(2, keepdim=True) + 1e-6)
+    products = (centres @ features).gather(1, own)
+    lengths = centres.norm(dim=2).clamp(min=1e-8).gather(1, own[:, 0])[:, None]
+    norms = features.norm(dim=1, keepdim=True)
+    cosines = products / (norms.clamp(min=1e-8) * lengths)
+    return torch.where(norms > SMALLEST, cosines, cosines.detach()).view_as(labels)
 
 
 def variation_kd(student: Tensor, teacher: Tensor, labels: Tensor, classes: int, ignored: str = "keep") -> Tensor:
@@ -86,7 +69,7 @@ class IFVD(Method):
 
     title = "IFVD"
     source = "Wang et al., ECCV 2020, eq. 3 and 4; weight of winycg/CIRKD @2d8ad0f"
-    version = 1
+    version = 2
     variants = {"without ignored pixels": {"ignored": "mask"}}
     taps = ("pre_classifier",)
 

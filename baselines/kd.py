@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from pydantic import NonNegativeFloat, PositiveFloat
 from torch import Tensor
 
-from benchmark.blocks import in_blocks
+from benchmark.blocks import sum_in_blocks
 from benchmark.grids import labels_on, resize
 from benchmark.method import IGNORE, Method, Taps
 
@@ -45,24 +45,24 @@ def pixel_kd(
     """
     n, k, h, w = student.shape
 
-    def divergence(z: Tensor, z_t: Tensor) -> Tensor:
+    def divergence(z: Tensor, z_t: Tensor, *valid: Tensor) -> Tensor:
         log_p = F.log_softmax(z_t.float() / tau, dim=1)
         log_q = F.log_softmax(z.float() / tau, dim=1)
         if reduction == "skd_original":
-            return -(log_p.exp() * log_q).sum(dim=1)
-        return F.kl_div(log_q, log_p, reduction="none", log_target=True).sum(dim=1)
-
-    per_pixel = in_blocks(divergence, student, teacher, elements=k * h * w)
-    count = n * h * w
-    if valid is not None:
+            per_pixel = -(log_p.exp() * log_q).sum(dim=1)
+        else:
+            per_pixel = F.kl_div(log_q, log_p, reduction="none", log_target=True).sum(dim=1)
         # `where`, not a product: a pixel that does not count must not turn the sum into NaN either.
-        per_pixel = torch.where(valid, per_pixel, 0.0)
-        count = valid.sum().clamp(min=1)
+        return (torch.where(*valid, per_pixel, 0.0) if valid else per_pixel).sum()
+
+    mask = () if valid is None else (valid,)
+    total = sum_in_blocks(divergence, student, teacher, *mask, elements=k * h * w)
+    count = n * h * w if valid is None else valid.sum().clamp(min=1)
     if reduction == "pixel":
-        return tau**2 * per_pixel.sum() / count
+        return tau**2 * total / count
     if reduction == "element":
-        return per_pixel.sum() / (count * k)
-    return per_pixel.sum() / (h * w)
+        return total / (count * k)
+    return total / (h * w)
 
 
 class KD(Method):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -11,38 +11,60 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from baselines.kd import pixel_kd
-from benchmark.blocks import in_blocks
 from benchmark.grids import coarser, pooled, resize
 from benchmark.method import Method, Part, Shapes, Taps
 
+ROWS = 1024
+"""Similarities are made for so many nodes at a time: 4096 of them with each other would take 64 MiB."""
+
 SMALLEST = 64
 """The discriminator's four stride-2 convolutions and its last 4x4 one need as many pixels on the shorter side."""
+
+
+class _SimilarityDistance(torch.autograd.Function):
+    """Sum of the squared differences of two images' similarities, some rows at a time.
+
+    The gradient, 4 (X X^T - X' X'^T) X, is made on the way, so that no rows are kept.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, nodes: Tensor, nodes_t: Tensor) -> Tensor:
+        gradient = torch.empty_like(nodes)
+        total = nodes.new_zeros(())
+        for start in range(0, len(nodes), ROWS):
+            rows = slice(start, start + ROWS)
+            difference = (nodes[rows] @ nodes.T).sub_(nodes_t[rows] @ nodes_t.T)
+            torch.mm(difference, nodes, out=gradient[rows])
+            total += difference.square_().sum()
+        ctx.save_for_backward(gradient)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        (made,) = ctx.saved_tensors
+        return made * (4 * gradient), None
 
 
 def pairwise_kd(student: Tensor, teacher: Tensor) -> Tensor:
     """Squared difference of the similarities between positions, mean over images and pairs of nodes.
 
     Nodes: 2x2 max-pooling, stride 2, ceil mode. Similarity: cosine of the channel vectors of two nodes of an image.
+    Only `ROWS` rows of similarities live at once.
 
     Args:
         student: a map (N, C, H, W), any float type; computed in float32.
-        teacher: a map (N, C', H, W) on the same grid.
+        teacher: a map (N, C', H, W) on the same grid; it gets no gradient.
 
     Source: CIRKD `losses/skd.py` @2d8ad0f.
     """
 
-    n, _, h, w = student.shape
+    def nodes(x: Tensor) -> Tensor:
+        cells = F.max_pool2d(x.float(), 2, stride=2, ceil_mode=True).flatten(2)
+        return F.normalize(cells, dim=1, eps=1e-12).transpose(1, 2).contiguous()
 
-    def similarities(x: Tensor) -> Tensor:
-        nodes = F.max_pool2d(x.float(), 2, stride=2, ceil_mode=True)
-        nodes = F.normalize(nodes.flatten(2), dim=1, eps=1e-12)
-        return nodes.transpose(1, 2) @ nodes
-
-    def part(x: Tensor, x_t: Tensor) -> Tensor:
-        return F.mse_loss(similarities(x), similarities(x_t))[None] * (len(x) / n)
-
-    nodes = -(h // -2) * -(w // -2)  # rounded up
-    return in_blocks(part, student, teacher, elements=nodes**2).sum()
+    x, x_t = nodes(student), nodes(teacher)
+    n, p, _ = x.shape
+    return torch.stack([_SimilarityDistance.apply(*image) for image in zip(x, x_t, strict=True)]).sum() / (n * p**2)
 
 
 def pairwise_kd_original(student: Tensor, teacher: Tensor, scale: float = 0.5) -> Tensor:
@@ -189,7 +211,7 @@ class SKD(Method):
 
     title = "SKD"
     source = "Liu et al., CVPR 2019, arXiv 1903.04197; forms and weights of winycg/CIRKD @2d8ad0f"
-    version = 1
+    version = 2
     variants = {
         "original pair-wise": {"pairwise": "original", "pairwise_weight": 0.5},
         "without adversary": {"generator_weight": 0.0},

@@ -1,4 +1,4 @@
-"""How losses grow with classes, resolution and batch, in blocks and in their plain form: `growth.json`.
+"""How losses grow with classes, resolution and batch, and beside their plain form: `growth.json`.
 
 `python -m benchmark.bench_growth`, part of `make bench`. Forward and backward pass on random maps at stride 8, each
 form at each size in a process of its own, whose peak of memory says what it needs.
@@ -11,21 +11,22 @@ import multiprocessing
 import resource
 import sys
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from unittest.mock import patch
 
 import torch
 from torch import Tensor
 
+from baselines import skd
 from baselines.afdcd import dense_contrast
 from baselines.cirkd import minibatch_relation
 from baselines.ifvd import variation_kd
-from baselines.skd import pairwise_kd
 from benchmark.bench import OUT, print_table, seconds, write_report
-from benchmark.bench_losses import plain_relation_kl
 from benchmark.frozen import Frozen
 from benchmark.grids import labels_on
 from benchmark.method import IGNORE
+from benchmark.plain_losses import plain_pairwise, plain_relation_kl, plain_variation
 from benchmark.provenance import processor
 from methods.heteroakd import HeteroAKD
 
@@ -47,12 +48,20 @@ def _heteroakd(s: Tensor, t: Tensor, labels: Tensor, classes: int) -> Tensor:
 
 LOSSES: dict[str, Loss] = {
     "heteroakd": _heteroakd,
-    "skd, pair-wise": lambda s, t, labels, classes: pairwise_kd(s, t),
+    "skd, pair-wise": lambda s, t, labels, classes: skd.pairwise_kd(s, t),
     "ifvd": variation_kd,
     "afdcd, contrast": lambda s, t, labels, classes: dense_contrast(s, t),
     "cirkd, mini-batch": lambda s, t, labels, classes: minibatch_relation(s, t, pool=True),
 }
 """What is quadratic in pixels or as large as the logits; the first reads logits, the others features."""
+
+PLAIN = {
+    "benchmark.blocks.LIMIT": 2**62,
+    "baselines.cirkd.relation_kl": plain_relation_kl,
+    "baselines.skd.pairwise_kd": plain_pairwise,
+    "baselines.ifvd.intra_class_variation": plain_variation,
+}
+"""What stands in for what, where the plain form is measured."""
 
 SIZES = (Size(), Size(classes=150), Size(crop=1024), Size(batch=16))
 
@@ -69,16 +78,16 @@ def main(argv: list[str]) -> int:
         for size in SIZES:
             size = size.model_copy(update={"crop": size.crop // arguments.shrink})
             row = {"loss": name, **size.model_dump()}
-            for form, plain in (("blocks", False), ("plain", True)):
+            for form, plain in (("ours", False), ("plain", True)):
                 with multiprocessing.get_context("fork").Pool(1) as pool:
                     row[f"{form}_s"], row[f"{form}_mb"] = pool.apply(measure, (name, size, plain))
             rows.append(row)
     shown = [
-        [f"{row['loss']}, {row['classes']} classes, {row['batch']} × {row['crop']}²", f"{row['blocks_s']:.3g}",
-         f"{row['plain_s']:.3g}", f"{row['blocks_mb']:,.0f}", f"{row['plain_mb']:,.0f}"]
+        [f"{row['loss']}, {row['classes']} classes, {row['batch']} × {row['crop']}²", f"{row['ours_s']:.3g}",
+         f"{row['plain_s']:.3g}", f"{row['ours_mb']:,.0f}", f"{row['plain_mb']:,.0f}"]
         for row in rows
     ]  # fmt: skip
-    columns = ("loss", "blocks s", "plain s", "blocks MB", "plain MB")
+    columns = ("loss", "ours s", "plain s", "ours MB", "plain MB")
     print_table(f"forward and backward, {processor()}, 1 thread", columns, shown)
     write_report(arguments.out, "growth", {"stride": STRIDE, "channels": CHANNELS}, {"rows": rows})
     return 0
@@ -95,9 +104,9 @@ def measure(name: str, size: Size, plain: bool) -> tuple[float, float]:
     labels = labels_on(blocks.repeat_interleave(32, 1).repeat_interleave(32, 2), shape[2:])
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     before = pages * resource.getpagesize() / 2**20
-    limit = patch("benchmark.blocks.LIMIT", 2**62) if plain else patch.dict({})
-    relations = patch("baselines.cirkd.relation_kl", plain_relation_kl) if plain else patch.dict({})
-    with limit, relations:
+    with ExitStack() as patches:
+        for target, form in PLAIN.items() if plain else ():
+            patches.enter_context(patch(target, form))
         took = seconds(lambda: LOSSES[name](student, teacher, labels, size.classes).backward())
     return took, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10 - before
 

@@ -17,7 +17,6 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
-import torch.nn.functional as F
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
@@ -26,6 +25,7 @@ from benchmark.bench import OUT
 from benchmark.files import make_folder, write_json
 from benchmark.method import IGNORE
 from benchmark.networks import TapShape
+from benchmark.plain_losses import plain_relation_kl
 from benchmark.provenance import code_version, package_versions, processor
 from benchmark.recipes import make_method
 from benchmark.registry import method_class, method_files
@@ -60,16 +60,6 @@ PARTS_OF_CIRKD = {
     "cirkd, mini-batch": {"pixel_weight": 0.0, "region_weight": 0.0},
     "cirkd, memories": {"minibatch_weight": 0.0},
 }
-
-
-def plain_relation_kl(
-    student: tuple[Tensor, Tensor], teacher: tuple[Tensor, Tensor], tau: float, valid: Tensor | None = None
-) -> Tensor:
-    """What `baselines.cirkd.relation_kl` computes, with all similarities at once and gradients by autograd."""
-    log_q = F.log_softmax(student[0] @ student[1].T / tau, dim=1)
-    log_p = F.log_softmax(teacher[0] @ teacher[1].T / tau, dim=1)
-    divergence = F.kl_div(log_q, log_p, reduction="none", log_target=True).sum(dim=1)
-    return (divergence if valid is None else torch.where(valid, divergence, 0.0)).sum()
 
 
 def main(argv: list[str]) -> int:

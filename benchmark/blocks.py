@@ -1,34 +1,60 @@
-"""Work on large maps in blocks of rows, so that temporaries do not grow with the batch."""
+"""Sums over large maps in blocks of rows, so that temporaries do not grow with the batch."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
-LIMIT = 2**22
-"""Numbers in a temporary of one block, if one row does not take more: 16 MiB in float32."""
+LIMIT = 2**20
+"""Numbers in a temporary of one block, if one row does not take more: 4 MiB in float32, which stay in a CPU's cache."""
 
 
-def in_blocks(function: Callable[..., Tensor], *tensors: Tensor, elements: int) -> Tensor:
-    """`function(*tensors)`, for so many rows at a time as `LIMIT` allows; what the blocks give is joined along dim 0.
+def sum_in_blocks(function: Callable[..., Tensor], *tensors: Tensor, elements: int) -> Tensor:
+    """`function(*tensors)`, a sum over rows, taken over so many rows at a time as `LIMIT` allows.
 
-    Where all fit into one block this is a plain call. Else nothing of a block is kept for the backward pass, which
-    computes it once more.
+    Where all fit into one block this is a plain call. Else each block's gradient is made on the way: nothing of a block
+    is kept for the backward pass, and nothing is computed twice.
 
     Args:
-        function: rows in, rows out, each row independent of the others; draws no random numbers.
+        function: rows in, a number out, to which each row adds on its own; draws no random numbers, and whatever else
+            it reads carries no gradient.
         tensors: of equal length along dim 0.
         elements: numbers in the function's largest temporary, per row.
     """
     size = max(1, LIMIT // elements)
     if len(tensors[0]) <= size:
         return function(*tensors)
+    return _SumInBlocks.apply(function, size, *tensors)
 
-    def apart(*part: Tensor) -> Tensor:
-        return function(*part).clone()  # a view would keep all that it is a view of
 
-    parts = zip(*(x.split(size) for x in tensors), strict=True)
-    return torch.cat([checkpoint(apart, *part, use_reentrant=False, preserve_rng_state=False) for part in parts])
+class _SumInBlocks(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, function: Callable[..., Tensor], size: int, *tensors: Tensor) -> Tensor:
+        learns = ctx.needs_input_grad[2:]
+        gradients: list[Tensor | None] = [None] * len(tensors)
+        total = tensors[0].new_zeros((), dtype=torch.float32)
+        for start in range(0, len(tensors[0]), size):
+            rows = slice(start, start + size)
+            with torch.enable_grad():
+                block = [x[rows].detach().requires_grad_(wanted) for x, wanted in zip(tensors, learns, strict=True)]
+                part = function(*block)
+            total += part.detach()
+            leaves = [x for x in block if x.requires_grad]
+            if not leaves:
+                continue
+            made = iter(torch.autograd.grad(part, leaves, allow_unused=True))
+            for position, wanted in enumerate(learns):
+                gradient = next(made) if wanted else None
+                if gradient is not None:
+                    if gradients[position] is None:
+                        gradients[position] = torch.empty_like(tensors[position])
+                    gradients[position][rows] = gradient
+        ctx.save_for_backward(*gradients)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        return None, None, *(None if made is None else made * gradient for made in ctx.saved_tensors)

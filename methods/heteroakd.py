@@ -5,7 +5,7 @@ independent re-implementations agree, [one source] a single one says so, [inferr
 Equations 2-4 could not be recovered (probably linear CKA, and Z = P(F) [inferred]). Every doubt is a hyper-parameter.
 
 Symbols: N images, K classes; Z_s, Z_t projected logits of student and teacher (N, K, h, w) on one grid; labels
-(N, h, w), int64. Ignored pixels have no defined value in the maps of equations 5-9; `masked_reduction` leaves them out.
+(N, h, w), int64. Ignored pixels have no defined value in the maps of equations 5-9; `masked_sum` leaves them out.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat
 from torch import Tensor, nn
 
 from baselines.kd import pixel_kd
-from benchmark.blocks import in_blocks
+from benchmark.blocks import sum_in_blocks
 from benchmark.grids import labels_on, resize
 from benchmark.method import IGNORE, Method, Part, Shapes, Taps
 
@@ -31,12 +31,16 @@ def attached(maps: Tensor) -> Tensor:
     return maps
 
 
-def masked_reduction(losses: Tensor, valid: Tensor, classes: int, reduction: str = "pixel") -> Tensor:
-    """Losses (N, h, w), sums over K classes, reduced over the pixels where `valid` (N, h, w); 0 if there are none.
+def masked_sum(losses: Tensor, valid: Tensor) -> Tensor:
+    """The sum of losses (N, h, w) over the pixels where `valid` (N, h, w)."""
+    return losses.masked_fill(~valid, 0.0).sum()
+
+
+def reduced(total: Tensor, valid: Tensor, classes: int, reduction: str = "pixel") -> Tensor:
+    """A sum over valid pixels and K classes, as it is or as a mean; 0 where no pixel is valid.
 
     `pixel`: mean over all valid pixels of the batch; `element`: mean over those and the classes; `sum`: plain sum.
     """
-    total = losses.masked_fill(~valid, 0.0).sum()
     if reduction == "sum":
         return total
     cells = valid.sum().clamp(min=1)
@@ -111,8 +115,12 @@ def weighted_divergence(z_s: Tensor, target: Tensor, weights: Tensor | float, fo
 def projection_supervision(logits: Tensor, labels: Tensor, valid: Tensor, kind: str) -> Tensor:
     """The labels' loss on a projection [ours]: `bce` (eq. 5), mean over valid pixels and classes, or pixel `ce`."""
     if kind == "bce":
-        entropies = in_blocks(lambda z, y: one_vs_rest_entropy(z, y).sum(1), logits, labels, elements=logits[0].numel())
-        return masked_reduction(entropies, valid, logits.shape[1], "element")
+
+        def entropy(z: Tensor, y: Tensor, valid: Tensor) -> Tensor:
+            return masked_sum(one_vs_rest_entropy(z, y).sum(1), valid)
+
+        total = sum_in_blocks(entropy, logits, labels, valid, elements=logits[0].numel())
+        return reduced(total, valid, logits.shape[1], "element")
     return F.cross_entropy(logits, labels, ignore_index=IGNORE, reduction="sum") / valid.sum().clamp(min=1)
 
 
@@ -229,11 +237,11 @@ class HeteroAKD(Method):
 
     def hakd(self, z_s: Tensor, z_t: Tensor, labels: Tensor, valid: Tensor) -> Tensor:
         """L_hakd: eq. 5-10 on Z_s, Z_t (N, K, h, w) and labels (N, h, w), times tau² as in Hinton's KD [ours]."""
-        losses = in_blocks(self.pixel_losses, z_s, z_t, labels, valid, elements=z_s[0].numel())
-        return self.tau**2 * masked_reduction(losses, valid, z_s.shape[1], self.reduction)
+        total = sum_in_blocks(self.total, z_s, z_t, labels, valid, elements=z_s[0].numel())
+        return self.tau**2 * reduced(total, valid, z_s.shape[1], self.reduction)
 
-    def pixel_losses(self, z_s: Tensor, z_t: Tensor, labels: Tensor, valid: Tensor) -> Tensor:
-        """L_hakd before reduction, summed over classes, (N, h, w)."""
+    def total(self, z_s: Tensor, z_t: Tensor, labels: Tensor, valid: Tensor) -> Tensor:
+        """L_hakd summed over classes and valid pixels."""
         # Three roles, three gradients: Z_s as it learns (always attached), the target, and what weighs.
         aim = Tensor.detach if self.detach == "all" else attached
         weigh = attached if self.detach == "none" else Tensor.detach
@@ -246,4 +254,4 @@ class HeteroAKD(Method):
             gain = entropy_drop(h_s, one_vs_rest_entropy(weigh(target), labels))
             argument = h_s + gain if self.weight_argument == "hs_plus_dh" else gain
             weights = knowledge_weights(argument, valid, self.weight_axis)
-        return weighted_divergence(z_s, target, weights, self.form, self.tau).sum(1)
+        return masked_sum(weighted_divergence(z_s, target, weights, self.form, self.tau).sum(1), valid)

@@ -11,6 +11,7 @@ from baselines.ifvd import IFVD, intra_class_variation, variation_kd
 from benchmark.grids import labels_on
 from benchmark.method import IGNORE
 from benchmark.networks import TapShape
+from benchmark.plain_losses import plain_variation
 from tests.golden.cases import Case, cases, check
 
 quick = settings(max_examples=20, deadline=None)
@@ -55,6 +56,22 @@ def test_variation_is_zero_at_the_teacher_whatever_its_scale(n: int, h: int, w: 
     x, labels = random_map(n, 4, h, w, seed=seed), random_labels(n, h, w, 3, seed)
     assert variation_kd(factor * x, x, labels, 3) < 1e-9
     assert variation_kd(random_map(n, 5, h, w, seed=seed + 1), x, labels, 3) >= 0
+
+
+@quick
+@given(st.integers(1, 3), st.integers(1, 6), st.integers(1, 6), st.integers(1, 5), st.integers(0, 99))
+def test_variation_is_the_form_with_a_mean_per_pixel(n: int, h: int, w: int, classes: int, seed: int) -> None:
+    labels = random_labels(n, h, w, classes, seed)
+    student, weight = random_map(n, 4, h, w, seed=seed), random_map(n, h, w, seed=seed + 1)
+    values, gradients = [], []
+    for form in (intra_class_variation, plain_variation):
+        leaf = student.clone().requires_grad_()
+        value = form(leaf, labels, classes)
+        (value * weight).sum().backward()
+        values.append(value.detach())
+        gradients.append(leaf.grad)
+    torch.testing.assert_close(*values, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(*gradients, rtol=1e-3, atol=1e-4)
 
 
 def test_ignored_pixels_add_nothing_and_count_in_the_mean_unless_masked() -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import math
 import re
 import zlib
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from baselines import skd
 from baselines.skd import (
     SKD,
     SMALLEST,
@@ -22,6 +24,7 @@ from baselines.skd import (
     pairwise_kd_original,
 )
 from benchmark.networks import TapShape
+from benchmark.plain_losses import plain_pairwise
 from tests.golden.cases import Case, cases, check
 
 quick = settings(max_examples=20, deadline=None)
@@ -72,6 +75,22 @@ def test_pairwise_does_not_see_the_order_of_images_and_channels(shape, seed, for
     student, teacher = maps(shape, seed)
     torch.testing.assert_close(form(student.flip(0), teacher.flip(0)), form(student, teacher))
     torch.testing.assert_close(form(student.flip(1), teacher), form(student, teacher))
+
+
+@quick
+@given(sizes, seeds, st.integers(1, 5))
+def test_pairwise_in_rows_is_the_plain_form(shape, seed, rows) -> None:
+    student, teacher = maps(shape, seed)
+    values, gradients = [], []
+    for form in (pairwise_kd, plain_pairwise):
+        leaf = student.clone().requires_grad_()
+        with patch.object(skd, "ROWS", rows):
+            loss = form(leaf, teacher)
+        (3 * loss).backward()
+        values.append(loss.detach())
+        gradients.append(leaf.grad)
+    torch.testing.assert_close(*values)
+    torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-6)
 
 
 def test_pairwise_gradient_of_an_all_zero_feature_is_finite() -> None:

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from benchmark import bench_cohort, bench_evaluation, bench_growth, bench_step
+from benchmark import bench_cohort, bench_evaluation, bench_formats, bench_growth, bench_step
 
 
 @pytest.mark.slow
@@ -38,4 +38,14 @@ def test_areas_are_counted_beside_mmseg(tmp_path):
 def test_growth_of_losses_is_measured_in_both_forms(tmp_path):
     assert bench_growth.main(["--shrink", "8", "--out", str(tmp_path)]) == 0
     rows = json.loads((tmp_path / "growth.json").read_text())["rows"]
-    assert len(rows) == 5 * 4 and all(row["blocks_s"] > 0 and row["plain_mb"] >= 0 for row in rows)
+    assert len(rows) == 5 * 4 and all(row["ours_s"] > 0 and row["plain_mb"] >= 0 for row in rows)
+
+
+@pytest.mark.slow
+def test_formats_are_measured_beside_the_plain_one(tmp_path):
+    assert bench_formats.main(["--rounds", "1", "--size", "64", "--out", str(tmp_path)]) == 0
+    pairs = json.loads((tmp_path / "formats.json").read_text())["pairs"]
+    assert all(each["two_processes"] > 0 for each in pairs)
+    for forms in (each["forms"] for each in pairs):
+        assert forms["plain"]["student_over_plain"] == 1 and forms["plain"]["loss_difference"] == 0
+        assert 0 < forms["bfloat16"]["loss_difference"] < 0.05 and forms["channels_last"]["loss_difference"] < 1e-4

@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from baselines.cirkd import relation_kl
-from benchmark.bench_losses import NETWORKS, main, plain_relation_kl
+from benchmark.bench_losses import NETWORKS, main
 from benchmark.networks import network
+from benchmark.plain_losses import plain_relation_kl
 
 
 @pytest.mark.slow

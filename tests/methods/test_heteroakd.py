@@ -22,9 +22,10 @@ from methods.heteroakd import (
     entropy_drop,
     hybrid_logits,
     knowledge_weights,
-    masked_reduction,
+    masked_sum,
     one_vs_rest_entropy,
     projection,
+    reduced,
     teacher_share,
     weighted_divergence,
 )
@@ -354,7 +355,7 @@ def test_a_weight_argument_of_dh_alone_leaves_the_students_entropy_out():
     hybrid = hybrid_logits(z_s, z_t, teacher_share(h_s, h_t))
     weights = F.softmax(entropy_drop(h_s, one_vs_rest_entropy(hybrid, labels)), 1)
     losses = weighted_divergence(z_s, hybrid, weights, "ce", 1.0).sum(1)
-    expected = masked_reduction(losses, labels != IGNORE, z_s.shape[1])
+    expected = reduced(masked_sum(losses, labels != IGNORE), labels != IGNORE, z_s.shape[1])
     torch.testing.assert_close(hakd(z_s, z_t, labels, weight_argument="dh"), expected)
 
 
@@ -378,7 +379,7 @@ def test_what_detach_leaves_attached():
     share = teacher_share(h_s, h_t)
     weights = F.softmax(h_s + entropy_drop(h_s, one_vs_rest_entropy(hybrid_logits(z_s, z_t, share), labels)), 1)
     losses = weighted_divergence(s, hybrid_logits(s, t, share), weights, "ce", 1.0).sum(1)
-    loss = masked_reduction(losses, labels != IGNORE, s.shape[1])
+    loss = reduced(masked_sum(losses, labels != IGNORE), labels != IGNORE, s.shape[1])
     for actual, expected in zip(gradients["weights_only"], torch.autograd.grad(loss, (s, t)), strict=True):
         torch.testing.assert_close(actual, expected)
 
