@@ -212,6 +212,9 @@ def _hardware(records: Sequence[Record]) -> Iterable[Item]:
     yield Item("Device", counted(o.processor if o.device == "cpu" else o.device for o in origins))
     yield Item("Operating system", counted(o.platform for o in origins))
     yield Item("Torch threads per process", counted(str(o.threads) for o in origins))
+    loads = [o.load_average for o in origins if o.load_average is not None]
+    if loads:
+        yield Item("Load average when runs ended", f"{min(loads):.1f} to {max(loads):.1f} processes")
     yield Item("Devices at once", counted(str(record.cost.devices) for record in records))
     steps = sum(record.iterations * record.cost.iteration_s * record.cost.devices for record in records) / 3600
     shared = sum(record.cost.wall_s * record.cost.devices / record.cost.cohort for record in records) / 3600

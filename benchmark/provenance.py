@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -50,6 +51,7 @@ def provenance(
         device=torch.cuda.get_device_name() if device.type == "cuda" else "cpu",
         threads=torch.get_num_threads(),
         workers=execution.workers,
+        load_average=round(os.getloadavg()[0], 2),
         deterministic=execution.deterministic,
         numerics=_numerics() if device.type == "cuda" else {},
         list_hashes={name: split.list_hash() for name, split in splits.items()},

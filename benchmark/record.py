@@ -119,6 +119,8 @@ class Provenance(Frozen):
     device: str
     threads: int
     workers: int
+    load_average: float | None = None
+    """Processes that ran or waited for a core in the last minute; more than the cores: seconds say little."""
     deterministic: bool
     numerics: dict[str, bool] = {}
     list_hashes: dict[str, str]

@@ -198,6 +198,7 @@ def test_the_student_loads_strictly_into_a_plain_network_and_the_areas_are_its_o
     assert len(names) == len(areas) == 6 and areas.dtype == np.int64
     assert areas[:, 3].sum() <= 6 * 96 * 128
     assert record.cost.extra_parameters > 0 and record.provenance.teacher_sha256
+    assert record.provenance.load_average >= 0
     lines = [json.loads(line) for line in (folder / "scalars.jsonl").read_text().splitlines()]
     assert {"match", "adversary", "decode.loss_ce"} <= set(lines[0])
 
