@@ -50,7 +50,7 @@ FORMS = {
 def main(argv: list[str]) -> int:
     """Measure, print, and write `formats.json`."""
     parser = argparse.ArgumentParser(prog="python -m benchmark.bench_formats", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--size", type=int, default=128)
     parser.add_argument("--batch", type=int, default=2)
     parser.add_argument("--out", type=Path, default=OUT)
