@@ -45,7 +45,7 @@ def pixel_kd(
     """
     n, k, h, w = student.shape
 
-    def divergence(z: Tensor, z_t: Tensor, *valid: Tensor) -> Tensor:
+    def divergence(z: Tensor, z_t: Tensor, valid: Tensor | None = None) -> Tensor:
         log_p = F.log_softmax(z_t.float() / tau, dim=1)
         log_q = F.log_softmax(z.float() / tau, dim=1)
         if reduction == "skd_original":
@@ -53,10 +53,10 @@ def pixel_kd(
         else:
             per_pixel = F.kl_div(log_q, log_p, reduction="none", log_target=True).sum(dim=1)
         # `where`, not a product: a pixel that does not count must not turn the sum into NaN either.
-        return (torch.where(*valid, per_pixel, 0.0) if valid else per_pixel).sum()
+        return (per_pixel if valid is None else torch.where(valid, per_pixel, 0.0)).sum()
 
-    mask = () if valid is None else (valid,)
-    total = sum_in_blocks(divergence, student, teacher, *mask, elements=k * h * w)
+    maps = (student, teacher) if valid is None else (student, teacher, valid)
+    total = sum_in_blocks(divergence, *maps, elements=k * h * w)
     count = n * h * w if valid is None else valid.sum().clamp(min=1)
     if reduction == "pixel":
         return tau**2 * total / count

@@ -18,6 +18,7 @@ A method is a `torch.nn.Module` whose annotated class attributes are its hyper-p
 from __future__ import annotations
 
 import inspect
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, get_origin
@@ -55,7 +56,7 @@ class Part:
     clip_norm: float | None = None
 
 
-class Method(nn.Module):
+class Method(nn.Module, ABC):
     """What a student is taught with. Subclasses set the class variables and `losses`; the rest has defaults."""
 
     title: ClassVar[str]
@@ -102,6 +103,7 @@ class Method(nn.Module):
             batches: endless: the teacher's taps and the labels (N, H, W). Take as many as the stage needs.
         """
 
+    @abstractmethod
     def losses(self, student: Taps, teacher: Taps, target: Tensor, step: int) -> dict[str, Tensor]:
         """The weighted loss terms of one step, by name; the harness adds their sum to the task loss.
 
@@ -112,7 +114,6 @@ class Method(nn.Module):
             target: labels (N, H, W), int64, `IGNORE` where they do not count.
             step: the iteration, from 0.
         """
-        raise NotImplementedError
 
     # What the harness calls ------------------------------------------------------------------------------------
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import pkgutil
 from functools import cache
 
@@ -56,10 +57,14 @@ def method_class(name: str) -> type[Method]:
 
 
 def _check(kind: type[Method], file: str) -> None:
-    """Refuse a class that lacks a name, or holds a number that cannot be set because it has no type."""
+    """Refuse a class that lacks a name or `losses`, or holds a number that cannot be set because it has no type."""
     missing = [name for name in ("title", "source", "version") if not hasattr(kind, name)]
     if missing:
         raise KdsegError(f"{file}: {kind.__name__} has no {missing[0]}; write `{missing[0]} = ...` in the class")
+    if inspect.isabstract(kind):
+        raise KdsegError(
+            f"{file}: {kind.__name__} has no losses; write `def losses(self, student, teacher, target, step)`"
+        )
     known = {"title", "source", "version", "needs_teacher", *kind.hyper_types()}
     for name, value in vars(kind).items():
         if isinstance(value, bool | int | float | str) and name not in known and not name.startswith("_"):

@@ -15,6 +15,9 @@ class Mine(Method):
     source = "tests"
     version = 1
     {line}
+
+    def losses(self, student, teacher, target, step):
+        return {{}}
 """
 
 
@@ -53,6 +56,10 @@ def test_a_method_file_is_all_it_takes(mine):
             "weight has no type, so it is no hyper-parameter; write `weight: float = ",
         ),
         (METHOD.format(line="").replace("version = 1", ""), "Mine has no version; write `version = ...` in the class"),
+        (
+            METHOD.format(line="").replace("losses", "loses"),
+            "Mine has no losses; write `def losses(self, student, teacher, target, step)`",
+        ),
         ("class Nothing: pass", "defines 0 methods, one file must define exactly one"),
         ("def (:", "baselines/mine.py: cannot be imported: SyntaxError"),
     ],

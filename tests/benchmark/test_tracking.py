@@ -48,7 +48,6 @@ def written(folder):
 
 @pytest.mark.slow
 def test_a_cohort_leaves_one_offline_run_each_and_the_numbers_it_has_without(world, teacher, monkeypatch, capfd):
-    pytest.importorskip("wandb")
     monkeypatch.setenv("WANDB_API_KEY", KEY)
     runs = [world.run("kd", teacher=teacher), world.run("student")]
     world.train(runs, "a")
