@@ -23,8 +23,7 @@ LAST = ("heteroakd",)
 
 
 TIMED_APART = (
-    "The student alone was timed in another job than some methods: what else the machine did then may have differed, "
-    "and so may their ratio."
+    "Not all runs were timed in one job: what else the machine did then may have differed, and so may their ratios."
 )
 
 
@@ -100,10 +99,10 @@ class PairEntries:
 
     @property
     def timed_apart(self) -> bool:
-        """Whether a method's seconds come from another job than the student alone's, with other work beside it."""
+        """Whether seconds come from several jobs, each with other work beside it."""
+        jobs = {entry.jobs for entry in self.entries if entry.role == "method" and entry.jobs}
         student = self.student_entry
-        methods = [entry for entry in self.entries if entry.role == "method" and entry.jobs]
-        return bool(student and student.jobs) and any(entry.jobs != student.jobs for entry in methods)
+        return len(jobs | ({student.jobs} if student and student.jobs else set())) > 1
 
     @property
     def title(self) -> str:

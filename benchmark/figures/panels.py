@@ -119,7 +119,7 @@ def _draw(folder: Path, content: Panels, columns: Sequence[Column]) -> Drawing:
     side = PAGE / (2 + len(columns))
     figure = canvas(PAGE, 0.75 + sum((2 * side * height / width + 0.14) for _ in content.rows))
     axes = figure.subplots(2 * len(content.rows), 2 + len(columns), squeeze=False)
-    figure.get_layout_engine().set(w_pad=0.012, h_pad=0.012, wspace=0, hspace=0)
+    figure.get_layout_engine().set(w_pad=0.012, h_pad=0.012, wspace=0, hspace=0, rect=(0, 0, 1, 0.99))
     for place_, line in enumerate(axes):
         for ax in line:
             ax.axis("off")
