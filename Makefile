@@ -19,7 +19,7 @@ setup: .venv/ready
 
 demo: setup
 	@$(BIN)/kdseg sweep slurm/sweeps/demo.yaml --jobs 2 --work-dir work_dirs/demo
-	@$(BIN)/kdseg tables --work-dir work_dirs/demo
+	@$(BIN)/kdseg tables main --work-dir work_dirs/demo
 	@$(BIN)/kdseg figures --fig 6 --work-dir work_dirs/demo
 
 # Everything below results/ that follows from the records there.

@@ -34,6 +34,7 @@ def test_the_tables_are_not_stale(tmp_path):
     assert made == {file.name: file.read_bytes() for file in (RESULTS / "tables").iterdir()}
 
 
+@pytest.mark.slow
 def test_the_figures_are_not_stale(tmp_path):
     assert main(["figures", "--work-dir", str(RESULTS / "records"), "--out", str(tmp_path)]) == 0
     data = {file.name: file.read_bytes() for file in tmp_path.iterdir() if file.suffix in (".csv", ".txt")}
