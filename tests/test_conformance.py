@@ -21,6 +21,7 @@ from benchmark.networks import TAPS, Family, Network, Pair, TapShape
 from benchmark.recipes import make_method, recipe, recipe_hyper, recipe_names
 from benchmark.registry import method_class, method_files
 from benchmark.trainer import Interrupted
+from tests.numbers import note
 
 CLASSES = 5
 EVEN, ODD = (64, 96), (97, 81)
@@ -172,6 +173,10 @@ def backward(method: Method, given: Batch, step: int = 0) -> dict[str, Tensor]:
     named = [*given.student.items(), *method.named_parameters()]
     for name, x in named:
         assert x.grad is None or x.grad.isfinite().all(), f"the gradient of {name} is not finite"
+        if x.grad is not None:
+            note(f"gradient of {name}", x.grad)
+    for name, value in terms.items():
+        note(name, value)
     return terms
 
 

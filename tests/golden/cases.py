@@ -14,6 +14,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.numbers import note
+
 HERE = Path(__file__).parent
 DEFAULT_TOLERANCE = 1e-6
 """For floats without a tolerance of their own, and the least one where the right value is zero."""
@@ -108,6 +110,7 @@ def compare(case: Case, key: str, value: Any) -> None:
     """Assert that `value` equals what was recorded at `key`: integers exactly, floats within the tolerance."""
     expected = case.expected[key]
     value = np.zeros_like(expected) if value is None else torch.as_tensor(value).detach().cpu().numpy()
+    note(f"{case.name} {key}", value)
     assert value.shape == expected.shape, f"{case.name} {key}: shape {value.shape}, expected {expected.shape}"
     if expected.dtype.kind != "f":
         np.testing.assert_array_equal(value, expected, err_msg=f"{case.name} {key}")
