@@ -14,7 +14,7 @@ from pathlib import Path
 from types import FrameType
 
 from benchmark.errors import KdsegError
-from benchmark.frozen import parse, read_json
+from benchmark.job_file import read_job
 from benchmark.record import State
 from benchmark.runs import Job
 from benchmark.store import RunDirectory
@@ -84,8 +84,7 @@ def work(job: Job, stop: Callable[[], bool] = lambda: False) -> Exit:
 def main(argv: list[str]) -> int:
     """Run the job in a file."""
     try:
-        path = Path(argv[0])
-        job = parse(Job, read_json(path), str(path))
+        job = read_job(Path(argv[0]))
     except KdsegError as error:
         print(f"error: {error}", file=sys.stderr)
         return Exit.UNUSABLE

@@ -11,7 +11,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmark.files import make_folder, write_json
+from benchmark.files import make_folder
+from benchmark.job_file import write_job
 from benchmark.runs import Job
 from benchmark.store import RunDirectory
 from benchmark.worker import Exit
@@ -87,7 +88,7 @@ def _start(job: Job) -> subprocess.Popen:
     log = log_file(job)
     make_folder(log.parent)
     file = log.with_suffix(".json")
-    write_json(file, job.model_dump(mode="json"))
+    write_job(file, job)
     threads = {"OMP_NUM_THREADS": str(job.execution.threads)}
     with log.open("wb") as output:
         return subprocess.Popen(

@@ -15,14 +15,15 @@ from typing import Any
 
 from submitit import SlurmExecutor
 from submitit.core.utils import FailedJobError, FailedSubmissionError
-from submitit.helpers import clean_env
+from submitit.helpers import FunctionSequence, clean_env
 
 from benchmark.errors import KdsegError
+from benchmark.job_file import write_job
+from benchmark.runs import Job
 from slurm.arrays import Array
 from slurm.profiles import Resources
 from slurm.queue import Limits, test_only
 from slurm.submissions import Submission, folder, note, own_folder, unique_name
-from slurm.task import Task
 
 
 @dataclass(frozen=True)
@@ -134,17 +135,30 @@ def _submit_one(batch: Batch, array: Array, waits_for: str) -> Submission:
     )  # fmt: skip
     with _private_files():
         own_folder(Path(entry.folder))
+        tasks = [_task(Path(entry.folder) / f"job_{index}.json", job) for index, job in enumerate(array.jobs)]
         executor = _executor(batch, array, name, waits_for)
         with _clean_environment(), _uninterrupted():
             note(batch.work_dir, entry)
             try:
                 with redirect_stderr(io.StringIO()):  # submitit repeats what sbatch says, and then raises it
-                    jobs = executor.submit_array([Task(job) for job in array.jobs])
+                    jobs = executor.submit_array(tasks)
             except (FailedJobError, FailedSubmissionError) as error:
                 raise KdsegError(f"Slurm refused {name}: {_last_line(error)}") from None
             entry = entry.model_copy(update={"job": jobs[0].job_id.partition("_")[0]})
             note(batch.work_dir, entry)
     return entry
+
+
+def _task(file: Path, job: Job) -> FunctionSequence:
+    """Write a job's file, and what submitit is to pickle: names of its own and Python's, and the file's path.
+
+    Nothing of ours is in the pickle: a job that waits in the queue runs by the code that is there when it starts. The
+    sequence, of one call, is there for its `checkpoint`: submitit puts only what has one back into the queue.
+    """
+    write_job(file, job)
+    task = FunctionSequence()
+    task.add(exec, f"from slurm.task import run; run({str(file)!r})")
+    return task
 
 
 def _executor(batch: Batch, array: Array, name: str, waits_for: str) -> SlurmExecutor:

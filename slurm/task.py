@@ -5,60 +5,69 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 import time
-from dataclasses import dataclass
+from pathlib import Path
 from types import FrameType
 
 from submitit import JobEnvironment
-from submitit.core.utils import DelayedSubmission
 
+from benchmark.errors import KdsegError
+from benchmark.job_file import read_job
 from benchmark.runs import Job
 from benchmark.worker import Exit, finished, work
 
 
-@dataclass(frozen=True)
-class Task:
-    """A job as submitit runs it, once in each process of a multi-process job.
+def run(file: str) -> None:
+    """Train the job in a file; submitit calls it in each process of a job, and again after a requeue.
 
     A time limit or a preemption with warning is a signal (USR2, or TERM where Slurm is not told to send another): the
-    worker stops after its iteration and writes its resume files, then submitit calls `checkpoint` and requeues the job.
-    Killed without warning, the job is requeued by Slurm itself, and goes on from the resume files it finds.
+    worker stops after its iteration and writes its resume files, then submitit requeues the job. Killed without
+    warning, the job is requeued by Slurm itself, and goes on from the resume files it finds.
+
+    Raises:
+        SystemExit: with the worker's exit code if that is not 0, so that Slurm (and `afterok`) knows how it went.
     """
+    try:
+        job = read_job(Path(file))
+    except KdsegError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(int(Exit.UNUSABLE)) from None
+    ended = finished(job)
+    if ended is None:
+        ended = _train(job)
+    if ended is not Exit.DONE:
+        raise SystemExit(int(ended))
 
-    job: Job
 
-    def __call__(self) -> None:
-        """Train; ends the process with the worker's exit code, so that Slurm (and `afterok`) knows how it went."""
-        ended = finished(self.job)
-        if ended is None:
-            ended = self._train()
-        if ended is not Exit.DONE:
-            raise SystemExit(int(ended))
+class Task:
+    """A job as submitit pickled it before jobs were files: one that still waits in a queue ends in one line."""
 
-    def checkpoint(self) -> DelayedSubmission:
-        """What submitit runs after a requeue: the same job, which finds its resume files."""
-        return DelayedSubmission(self)
+    def __new__(cls) -> Task:
+        print("error: this job was queued by an earlier version of kdseg; submit the sweep again", file=sys.stderr)
+        raise SystemExit(int(Exit.UNUSABLE))
 
-    def _train(self) -> Exit:
-        environment = JobEnvironment()
-        prepare_environment(environment, self.job.execution.threads)
-        asked: list[int] = []
 
-        def ask(number: int, _: FrameType | None) -> None:
-            asked.append(number)
+def _train(job: Job) -> Exit:
+    environment = JobEnvironment()
+    prepare_environment(environment, job.execution.threads)
+    asked: list[int] = []
 
-        warning = getattr(signal, f"SIG{environment.USR_SIG}")
-        requeue = signal.signal(warning, ask)
-        before = signal.signal(signal.SIGTERM, ask)
-        try:
-            ended = work(self.job, stop=lambda: bool(asked))
-        finally:
-            signal.signal(signal.SIGTERM, before)
-        if ended is Exit.INTERRUPTED and (warning in asked or still_running(environment.job_id)):
-            requeue(warning, None)  # submitit's: ends this process, unless it is not the first of its job
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
-            time.sleep(600)  # the requeue ends the others; an exit of their own would end the first before it is done
-        return ended
+    def ask(number: int, _: FrameType | None) -> None:
+        asked.append(number)
+
+    warning = getattr(signal, f"SIG{environment.USR_SIG}")
+    requeue = signal.signal(warning, ask)
+    before = signal.signal(signal.SIGTERM, ask)
+    try:
+        ended = work(job, stop=lambda: bool(asked))
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    if ended is Exit.INTERRUPTED and (warning in asked or still_running(environment.job_id)):
+        requeue(warning, None)  # submitit's: ends this process, unless it is not the first of its job
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        time.sleep(600)  # the requeue ends the others; an exit of their own would end the first before it is done
+    return ended
 
 
 def prepare_environment(environment: JobEnvironment, threads: int) -> None:

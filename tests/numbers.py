@@ -1,8 +1,8 @@
 """Numbers to the last bit: what a change that must change none of them is compared by (CONTRIBUTING.md).
 
 Where `KDSEG_NUMBERS` names a file, the conformance suite and the golden tests append a line to it for every loss,
-gradient and golden value: test, number of the call, name, and a hash of the value's bytes. Sorted, two such files of the
-same machine can be compared by `diff`.
+gradient and golden value: test, number of the call, name, and a hash of the value's bytes. Sorted, two such files of
+the same machine can be compared by `diff`.
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ import time
 import pytest
 
 from benchmark.errors import KdsegError
+from benchmark.job_file import write_job
 from benchmark.record import State
 from benchmark.worker import Exit
 
@@ -59,7 +60,7 @@ def test_killed_at_thirty_random_moments_and_resumed_is_bit_equal_to_undisturbed
 @pytest.mark.slow
 def test_a_worker_that_is_asked_to_stop_writes_where_it_was(full_world):
     run = full_world.run("student", data_iterations=100000)
-    (full_world.folder / "job.json").write_text(full_world.job([run], "a").model_dump_json())
+    write_job(full_world.folder / "job.json", full_world.job([run], "a"))
     command = [sys.executable, "-m", "benchmark.worker", str(full_world.folder / "job.json")]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     directory = full_world.directory(run, "a")
@@ -130,7 +131,7 @@ def test_job_files_are_checked(tmp_path, capsys):
     from benchmark.worker import main
 
     file = tmp_path / "job.json"
-    file.write_text(json.dumps({"runs": [], "work_dir": "w", "cohort": 3}))
+    file.write_text(json.dumps({"job_schema": 1, "job": {"runs": [], "work_dir": "w", "cohort": 3}}))
     assert main([str(file)]) == Exit.UNUSABLE
     assert capsys.readouterr().err.startswith(
         f"error: {file}: unknown key 'cohort'; known: data_root, execution, files"
