@@ -38,12 +38,12 @@ lint: setup
 	$(BIN)/ruff format --check .
 
 bench: setup
-	$(BIN)/python -m benchmark.bench_step
-	$(BIN)/python -m benchmark.bench_cohort
-	$(BIN)/python -m benchmark.bench_evaluation
-	$(BIN)/python -m benchmark.bench_formats
-	$(BIN)/python -m benchmark.bench_growth
-	$(BIN)/python -m benchmark.bench_losses
-	$(BIN)/python -m benchmark.bench_report
-	$(BIN)/python -m benchmark.bench_data
-	$(BIN)/python -m benchmark.bench_launcher
+	$(BIN)/python -m benchmark.bench.step
+	$(BIN)/python -m benchmark.bench.cohort
+	$(BIN)/python -m benchmark.bench.evaluation
+	$(BIN)/python -m benchmark.bench.formats
+	$(BIN)/python -m benchmark.bench.growth
+	$(BIN)/python -m benchmark.bench.losses
+	$(BIN)/python -m benchmark.bench.report
+	$(BIN)/python -m benchmark.bench.data
+	$(BIN)/python -m benchmark.bench.launcher

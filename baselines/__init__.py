@@ -1,1 +1,1 @@
-"""Published baselines, one file each; the file name is the registry, CLI and table name (see `benchmark.method`)."""
+"""Published baselines, one file each; the file name is the registry, CLI and table name (`benchmark.method`)."""

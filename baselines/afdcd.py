@@ -10,9 +10,9 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 from torch import Tensor
 
 from baselines.mgd import Generator, Ratio, generation_loss, random_mask
-from benchmark.blocks import sum_in_blocks
-from benchmark.grids import coarser, pooled
 from benchmark.method import Method, Part, Shapes, Taps
+from benchmark.method.blocks import sum_in_blocks
+from benchmark.method.grids import coarser, pooled
 
 
 def central_mask(x: Tensor) -> Tensor:

@@ -6,8 +6,8 @@ import torch.nn.functional as F
 from pydantic import NonNegativeFloat
 from torch import Tensor
 
-from benchmark.grids import resize
 from benchmark.method import Method, Taps
+from benchmark.method.grids import resize
 
 
 def energy(x: Tensor) -> Tensor:

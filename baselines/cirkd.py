@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
-from benchmark.grids import coarser, labels_on, pooled
 from benchmark.method import IGNORE, Method, Part, Shapes, Taps
+from benchmark.method.grids import coarser, labels_on, pooled
 
 ROWS = 1024
 """Similarities are made for so many pixels at a time: 8192 of them with each other would take 256 MiB a map."""

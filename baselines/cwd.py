@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from pydantic import NonNegativeFloat, PositiveFloat
 from torch import Tensor, nn
 
-from benchmark.grids import resize
 from benchmark.method import Method, Part, Shapes, Taps
+from benchmark.method.grids import resize
 
 
 def channel_kl(student: Tensor, teacher: Tensor, tau: float = 4.0, divisor: int | None = None) -> Tensor:

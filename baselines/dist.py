@@ -8,8 +8,8 @@ import torch
 from pydantic import NonNegativeFloat, PositiveFloat
 from torch import Tensor
 
-from benchmark.grids import labels_on, resize
 from benchmark.method import IGNORE, Method, Taps
+from benchmark.method.grids import labels_on, resize
 
 
 def correlation(x: Tensor, y: Tensor, dim: int) -> Tensor:

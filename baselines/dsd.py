@@ -12,8 +12,8 @@ from pydantic import NonNegativeFloat, PositiveFloat
 from torch import Tensor
 
 from baselines.at import attention, energy
-from benchmark.grids import resize
 from benchmark.method import Method, Taps
+from benchmark.method.grids import resize
 
 
 def attention_residuals(maps: Sequence[Tensor], size: tuple[int, int]) -> list[Tensor]:

@@ -6,8 +6,8 @@ import torch.nn.functional as F
 from pydantic import NonNegativeFloat
 from torch import Tensor, nn
 
-from benchmark.grids import resize
 from benchmark.method import Method, Part, Shapes, Taps
+from benchmark.method.grids import resize
 
 
 def feature_mse(student: Tensor, teacher: Tensor) -> Tensor:

@@ -8,8 +8,8 @@ import torch
 from pydantic import NonNegativeFloat
 from torch import Tensor
 
-from benchmark.grids import labels_on, resize
 from benchmark.method import IGNORE, Method, Shapes, Taps
+from benchmark.method.grids import labels_on, resize
 
 SMALLEST = 1e-6
 """A feature vector with a smaller norm has no direction, so it gets no gradient from its cosine."""

@@ -9,9 +9,9 @@ import torch.nn.functional as F
 from pydantic import NonNegativeFloat, PositiveFloat
 from torch import Tensor
 
-from benchmark.blocks import sum_in_blocks
-from benchmark.grids import labels_on, resize
 from benchmark.method import IGNORE, Method, Taps
+from benchmark.method.blocks import sum_in_blocks
+from benchmark.method.grids import labels_on, resize
 
 Reduction = Literal["pixel", "element", "skd_original"]
 """How the per-pixel terms become one number: see `pixel_kd`."""

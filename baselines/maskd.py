@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
-from benchmark.grids import resize
 from benchmark.method import IGNORE, Method, Part, Shapes, Taps
+from benchmark.method.grids import resize
 
 
 def receptive_masks(logits: Tensor, tokens: Tensor) -> Tensor:

@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from pydantic import Field, NonNegativeFloat
 from torch import Tensor, nn
 
-from benchmark.grids import coarser, pooled
 from benchmark.method import Method, Part, Shapes, Taps
+from benchmark.method.grids import coarser, pooled
 
 Ratio = Annotated[float, Field(ge=0, lt=1)]
 

@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from pydantic import Field, NonNegativeFloat, PositiveInt
 from torch import Tensor, nn
 
-from benchmark.grids import labelled_mean, labels_on, resize
 from benchmark.method import IGNORE, Method, Part, Shapes, Taps
+from benchmark.method.grids import labelled_mean, labels_on, resize
 
 
 def target_enhanced_kd(student: Tensor, teacher: Tensor, labels: Tensor, gamma: float = 1.5) -> Tensor:

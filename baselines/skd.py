@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from baselines.kd import pixel_kd
-from benchmark.grids import coarser, pooled, resize
 from benchmark.method import Method, Part, Shapes, Taps
+from benchmark.method.grids import coarser, pooled, resize
 
 ROWS = 1024
 """Similarities are made for so many nodes at a time: 4096 of them with each other would take 64 MiB."""

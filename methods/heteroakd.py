@@ -18,9 +18,9 @@ from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat
 from torch import Tensor, nn
 
 from baselines.kd import pixel_kd
-from benchmark.blocks import sum_in_blocks
-from benchmark.grids import labels_on, resize
 from benchmark.method import IGNORE, Method, Part, Shapes, Taps
+from benchmark.method.blocks import sum_in_blocks
+from benchmark.method.grids import labels_on, resize
 
 UNDERFLOW = 1e-30
 """Two entropies with a sum below this have no meaningful ratio in float32 (its gradient would overflow)."""

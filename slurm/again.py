@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from benchmark.errors import unknown
-from benchmark.record import State
-from benchmark.runs import Run
-from benchmark.store import RunDirectory
+from benchmark.core.errors import unknown
+from benchmark.records.record import State
+from benchmark.records.run_directory import RunDirectory
+from benchmark.spec.runs import Run
 from slurm.agenda import Known
 from slurm.states import At, Cause, run_states
 

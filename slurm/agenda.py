@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from benchmark.record import State
-from benchmark.runs import Run
-from benchmark.store import RunDirectory
+from benchmark.records.record import State
+from benchmark.records.run_directory import RunDirectory
+from benchmark.spec.runs import Run
 from slurm import queue
 from slurm.queue import Limits, Seen
 from slurm.submissions import Attempt, Submission, attempts, note, submissions

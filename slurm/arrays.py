@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from benchmark.runs import Job
+from benchmark.spec.runs import Job
 from slurm.profiles import Resources
 
 

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import benchmark
-from benchmark.errors import KdsegError
-from benchmark.findings import Finding, State, pip
+from benchmark.core.errors import KdsegError
+from benchmark.doctor.findings import Finding, State, pip
 from slurm import queue
 from slurm.arrays import Array
 from slurm.profiles import Resources, load_profile

@@ -11,11 +11,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmark.files import make_folder
-from benchmark.job_file import write_job
-from benchmark.runs import Job
-from benchmark.store import RunDirectory
-from benchmark.worker import Exit
+from benchmark.core.files import make_folder
+from benchmark.records.run_directory import RunDirectory
+from benchmark.spec.job_file import write_job
+from benchmark.spec.runs import Job
+from benchmark.training.worker import Exit
 
 POLL_S = 0.5
 NO_TEACHER = "not started: the teacher's run gave no result"
@@ -92,7 +92,7 @@ def _start(job: Job) -> subprocess.Popen:
     threads = {"OMP_NUM_THREADS": str(job.execution.threads)}
     with log.open("wb") as output:
         return subprocess.Popen(
-            [sys.executable, "-m", "benchmark.worker", str(file)],
+            [sys.executable, "-m", "benchmark.training.worker", str(file)],
             stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
             env=os.environ | threads, start_new_session=True,
         )  # fmt: skip

@@ -11,13 +11,12 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from benchmark.definitions import Positive
-from benchmark.errors import KdsegError, unknown
-from benchmark.frozen import Frozen, parse, read_yaml
-from benchmark.networks import networks
-from benchmark.runs import Job
-
-FOLDER = Path(__file__).parent / "profiles"
+from benchmark.core.errors import KdsegError, unknown
+from benchmark.core.paths import PROFILES
+from benchmark.core.schema import Frozen, parse, read_yaml
+from benchmark.spec.definitions import Positive
+from benchmark.spec.networks import networks
+from benchmark.spec.runs import Job
 
 Text = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]+$")]
 """One line: a line break in an `#SBATCH` line would end it, and the rest would be run."""
@@ -142,7 +141,7 @@ def merged(parts: Sequence[Resources], where: str) -> Resources:
 
 def names() -> list[str]:
     """The profiles that come with the suite."""
-    return sorted(path.stem for path in FOLDER.glob("*.yaml"))
+    return sorted(path.stem for path in PROFILES.glob("*.yaml"))
 
 
 def load_profile(name: str) -> Profile:
@@ -151,15 +150,15 @@ def load_profile(name: str) -> Profile:
     Raises:
         KdsegError: there is none, or a key, name or value in it is wrong.
     """
-    path = Path(name) if Path(name).suffix in (".yaml", ".yml") else FOLDER / f"{name}.yaml"
+    path = Path(name) if Path(name).suffix in (".yaml", ".yml") else PROFILES / f"{name}.yaml"
     if not path.is_file():
-        if path.parent != FOLDER:
+        if path.parent != PROFILES:
             raise KdsegError(f"{path}: no such file")
         raise unknown("profile", name, names(), "--profile")
     profile = parse(Profile, read_yaml(path), path.name)
     profile.check(path.name)
     if profile.methods:
-        from benchmark.registry import method_files
+        from benchmark.method.registry import method_files
 
         for name in profile.methods:
             if name.partition("@")[0] not in method_files():

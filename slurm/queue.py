@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from benchmark.errors import KdsegError
+from benchmark.core.errors import KdsegError
 from slurm.submissions import Submission
 
 ENDED = {

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from benchmark.errors import KdsegError
-from benchmark.record import State
-from benchmark.runs import Run
-from benchmark.store import STALE_S, RunDirectory, Status
+from benchmark.core.errors import KdsegError
+from benchmark.records.record import State
+from benchmark.records.run_directory import STALE_S, RunDirectory, Status
+from benchmark.spec.runs import Run
 from slurm.agenda import Known
 from slurm.queue import Seen
 from slurm.submissions import Attempt

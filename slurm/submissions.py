@@ -17,9 +17,9 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from benchmark.errors import KdsegError
-from benchmark.files import append_line, make_folder
-from benchmark.frozen import Frozen
+from benchmark.core.errors import KdsegError
+from benchmark.core.files import append_line, make_folder
+from benchmark.core.schema import Frozen
 
 
 class Submission(Frozen):

@@ -17,9 +17,9 @@ from submitit import SlurmExecutor
 from submitit.core.utils import FailedJobError, FailedSubmissionError
 from submitit.helpers import FunctionSequence, clean_env
 
-from benchmark.errors import KdsegError
-from benchmark.job_file import write_job
-from benchmark.runs import Job
+from benchmark.core.errors import KdsegError
+from benchmark.spec.job_file import write_job
+from benchmark.spec.runs import Job
 from slurm.arrays import Array
 from slurm.profiles import Resources
 from slurm.queue import Limits, test_only

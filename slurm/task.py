@@ -12,10 +12,10 @@ from types import FrameType
 
 from submitit import JobEnvironment
 
-from benchmark.errors import KdsegError
-from benchmark.job_file import read_job
-from benchmark.runs import Job
-from benchmark.worker import Exit, finished, work
+from benchmark.core.errors import KdsegError
+from benchmark.spec.job_file import read_job
+from benchmark.spec.runs import Job
+from benchmark.training.worker import Exit, finished, work
 
 
 def run(file: str) -> None:

@@ -10,13 +10,15 @@ import numpy as np
 import pytest
 import torch
 
-from benchmark import definitions, registry
-from benchmark.networks import network
-from benchmark.recipes import method_setting
-from benchmark.record import Record, read_areas
-from benchmark.runs import Execution, Job, Run, TeacherSource, make_run
-from benchmark.store import RunDirectory
-from benchmark.trainer import train_job
+from benchmark.method import registry
+from benchmark.method.recipes import method_setting
+from benchmark.records.areas import read_areas
+from benchmark.records.record import Record
+from benchmark.records.run_directory import RunDirectory
+from benchmark.spec import definitions
+from benchmark.spec.networks import network
+from benchmark.spec.runs import Execution, Job, Run, TeacherSource, make_run
+from benchmark.training.trainer import train_job
 
 torch.set_num_threads(1)
 

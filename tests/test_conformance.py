@@ -15,12 +15,12 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from benchmark.errors import KdsegError
+from benchmark.core.errors import KdsegError
 from benchmark.method import IGNORE, Method, Part
-from benchmark.networks import TAPS, Family, Network, Pair, TapShape
-from benchmark.recipes import make_method, recipe, recipe_hyper, recipe_names
-from benchmark.registry import method_class, method_files
-from benchmark.trainer import Interrupted
+from benchmark.method.recipes import make_method, recipe, recipe_hyper, recipe_names
+from benchmark.method.registry import method_class, method_files
+from benchmark.spec.networks import TAPS, Family, Network, Pair, TapShape
+from benchmark.training.cohort import Interrupted
 from tests.numbers import note
 
 CLASSES = 5
@@ -514,7 +514,7 @@ def test_a_step_does_not_wait_for_the_device(name: str, hyper: dict[str, Any]) -
     components = [part.partition(".")[0] for part in method.hyper()] if "@" in name else [name]
     assert len(found) <= sum(WAITS_NEEDED.get(part, 0) for part in set(components)), (
         f"{found}: these make the CPU wait for a GPU in every step (an `index` is one by a boolean mask): "
-        "use torch.where, or benchmark.grids.labelled_mean"
+        "use torch.where, or benchmark.method.grids.labelled_mean"
     )
 
 

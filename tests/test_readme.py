@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from benchmark.cli import COHORT, parser
-from benchmark.commands.planning import hours, size
-from benchmark.cost import estimate
-from benchmark.plan import cohorts, load_sweep, plan_sweep, sweep_file
-from benchmark.runs import Execution
+from benchmark.cli.__main__ import COHORT, parser
+from benchmark.cli.plan import hours, size
+from benchmark.spec.runs import Execution
+from benchmark.sweeps.estimate import estimate
+from benchmark.sweeps.plan import cohorts, load_sweep, plan_sweep, sweep_file
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -71,7 +71,7 @@ def test_the_tutorial_leads_from_nothing_to_a_row_and_a_golden_case(tmp_path):
     assert "Logit MSE" in said[0] and re.search(r"Logit MSE.*[+−0]\.?\d", said[0]), "a row with its Δ"
     assert (tree / "work_dirs" / "mine" / "tables").is_dir()
 
-    code = "from pathlib import Path; from benchmark.plan import load_sweep, plan_sweep; "
+    code = "from pathlib import Path; from benchmark.sweeps.plan import load_sweep, plan_sweep; "
     code += "print(*[run.method.variant for run in plan_sweep(load_sweep(Path('camvid-mine.yaml'))).manifest.runs])"
     planned = subprocess.run(
         [sys.executable, "-c", code], cwd=tree, env=environment, capture_output=True, text=True, check=True

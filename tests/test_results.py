@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from benchmark.cli import main
-from benchmark.record import read_areas, records
+from benchmark.cli.__main__ import main
+from benchmark.records.areas import read_areas
+from benchmark.records.record import records
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "results"
@@ -19,8 +20,8 @@ def test_there_are_records():
 
 @pytest.mark.parametrize("record", RECORDS, ids=lambda record: record.id)
 def test_every_record_was_made_by_committed_code_and_agrees_with_its_areas(record):
-    from benchmark.files import file_sha256
-    from benchmark.metrics import scores
+    from benchmark.core.files import file_sha256
+    from benchmark.records.areas import scores
 
     areas = RESULTS / "records" / record.id / "areas.npz"
     assert not record.provenance.dirty

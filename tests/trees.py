@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from benchmark import definitions
-from benchmark.layouts import find_pairs
+from benchmark.data.layouts import find_pairs
+from benchmark.spec import definitions
 
 VOID = 255
 COUNTS = {"train": 4, "val": 2}

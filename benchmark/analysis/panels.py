@@ -12,22 +12,22 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from benchmark import definitions
-from benchmark.analysis.files import FOLDER, PanelCell, PanelRow, Panels, write
 from benchmark.analysis.sources import Place, Pupils, origin, own
-from benchmark.definitions import Dataset
-from benchmark.deploy import png
-from benchmark.errors import KdsegError
-from benchmark.evaluation import count_areas
-from benchmark.files import make_folder, write_bytes
-from benchmark.frame import STUDENT
-from benchmark.metrics import INTERSECT, LABELLED, scores
-from benchmark.randomness import stream
-from benchmark.record import Record, read_areas
-from benchmark.store import RunDirectory
-from benchmark.teacher import Teacher
-from benchmark.toolbox.data import SeededDataset, val_batches
-from benchmark.toolbox.segmentation import Preprocessor, predict
+from benchmark.core.errors import KdsegError
+from benchmark.core.files import make_folder, write_bytes
+from benchmark.data.datasets import SeededDataset, val_batches
+from benchmark.data.label_pictures import label_png
+from benchmark.models.segmentation import Preprocessor, predict
+from benchmark.records.analyses import FOLDER, PanelCell, PanelRow, Panels, write
+from benchmark.records.areas import INTERSECT, LABELLED, read_areas, scores
+from benchmark.records.record import Record
+from benchmark.records.run_directory import RunDirectory
+from benchmark.results.frame import STUDENT
+from benchmark.runtime.randomness import stream
+from benchmark.spec import definitions
+from benchmark.spec.definitions import Dataset
+from benchmark.training.evaluation import count_areas
+from benchmark.training.teacher import Teacher
 
 QUANTILES = (0.1, 0.5, 0.9)
 """Where the shown images stand among all, by the per-image mIoU of the student alone: hard, middling, easy."""
@@ -130,7 +130,7 @@ def _cells(
             (labels,) = predict(network.network, preprocessor.evaluate(sample.raw), sample.label.shape, parts)
         areas = count_areas(labels, sample.label, len(dataset.classes)).cpu().numpy()
         file = f"{run_id}_{number}.png"
-        write_bytes(folder / file, png(labels.cpu().numpy().astype(np.uint8), "palette", dataset.palette))
+        write_bytes(folder / file, label_png(labels.cpu().numpy().astype(np.uint8), dataset.palette))
         wrong = 100 * (1 - areas[INTERSECT].sum() / areas[LABELLED].sum())
         cells.append(PanelCell(run=run_id, file=file, miou=scores(areas).miou, errors=float(wrong)))
     return cells
@@ -146,7 +146,7 @@ def _row(
     buffer = io.BytesIO()
     picture.save(buffer, "PNG")
     write_bytes(folder / f"image_{number}.png", buffer.getvalue())
-    truth = png(sample.label.cpu().numpy().astype(np.uint8), "palette", dataset.palette)
+    truth = label_png(sample.label.cpu().numpy().astype(np.uint8), dataset.palette)
     write_bytes(folder / f"truth_{number}.png", truth)
     return PanelRow(
         name=images.names()[sample.index], quantile=quantile, student=student.id, image=f"image_{number}.png",

@@ -10,17 +10,17 @@ from typing import Any
 
 import torch
 
-from benchmark import definitions
-from benchmark.analysis.files import Origin
-from benchmark.errors import KdsegError, unknown
-from benchmark.files import register
-from benchmark.frame import STUDENT
-from benchmark.frozen import parse, read_json
-from benchmark.provenance import code_version
-from benchmark.record import Record
-from benchmark.runs import Job, Run, TeacherSource, run_recipe
-from benchmark.teacher import Teacher, load_source
-from benchmark.toolbox.data import SeededDataset, val_dataset
+from benchmark.core.environment import code_version
+from benchmark.core.errors import KdsegError, unknown
+from benchmark.core.schema import parse, read_json
+from benchmark.core.weights import register
+from benchmark.data.datasets import SeededDataset, val_dataset
+from benchmark.records.analyses import Origin
+from benchmark.records.record import Record
+from benchmark.results.frame import STUDENT
+from benchmark.spec import definitions
+from benchmark.spec.runs import Job, Run, TeacherSource, run_recipe
+from benchmark.training.teacher import Teacher, load_source
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from baselines.afdcd import AfDCD, central_mask, contrast_grid, dense_contrast, patches
 from baselines.mgd import Generator, generation_loss
-from benchmark.networks import TapShape
+from benchmark.spec.networks import TapShape
 from tests.golden.cases import Case, cases, check
 
 quick = settings(max_examples=30, deadline=None)

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from baselines import cirkd
 from baselines.cirkd import CIRKD, Memory, gathered, memory_relation, minibatch_relation, relation_kl, unit_pixels
-from benchmark.grids import labels_on
+from benchmark.bench.plain_losses import plain_relation_kl
 from benchmark.method import IGNORE
-from benchmark.networks import TapShape
-from benchmark.plain_losses import plain_relation_kl
+from benchmark.method.grids import labels_on
+from benchmark.spec.networks import TapShape
 from tests.golden.cases import Case, cases, check
 
 quick = settings(max_examples=20, deadline=None)

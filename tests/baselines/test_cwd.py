@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from baselines.cwd import CWD, channel_kl
-from benchmark.networks import TapShape
+from benchmark.spec.networks import TapShape
 from tests.golden.cases import Case, cases, check
 
 quick = settings(max_examples=20, deadline=None)

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from baselines.fitnet import FitNet, feature_mse
-from benchmark.networks import TapShape
+from benchmark.spec.networks import TapShape
 from tests.golden.cases import Case, cases, check
 
 

@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from baselines.ifvd import IFVD, intra_class_variation, variation_kd
-from benchmark.grids import labels_on
+from benchmark.bench.plain_losses import plain_variation
 from benchmark.method import IGNORE
-from benchmark.networks import TapShape
-from benchmark.plain_losses import plain_variation
+from benchmark.method.grids import labels_on
+from benchmark.spec.networks import TapShape
 from tests.golden.cases import Case, cases, check
 
 quick = settings(max_examples=20, deadline=None)

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from torch import nn
 
 from baselines.maskd import MasKD, mask_overlap, masked_logits, masked_mse, receptive_masks, token_loss
-from benchmark.errors import KdsegError
+from benchmark.core.errors import KdsegError
 from benchmark.method import IGNORE
-from benchmark.networks import TapShape
+from benchmark.spec.networks import TapShape
 from tests.golden.cases import Case, cases, check
 
 quick = settings(max_examples=20, deadline=None)

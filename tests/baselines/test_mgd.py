@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from baselines.mgd import MGD, Generator, generation_loss, random_mask
-from benchmark.networks import TapShape
+from benchmark.spec.networks import TapShape
 from tests.golden.cases import Case, cases, check
 
 

@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from baselines.ofa import OFA, target_enhanced_kd
-from benchmark.errors import KdsegError
+from benchmark.core.errors import KdsegError
 from benchmark.method import IGNORE
-from benchmark.networks import TapShape
+from benchmark.spec.networks import TapShape
 
 quick = settings(max_examples=20, deadline=None)
 sizes = st.tuples(st.integers(1, 3), st.integers(2, 5), st.integers(1, 5), st.integers(1, 5))

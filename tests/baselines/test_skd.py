@@ -23,8 +23,8 @@ from baselines.skd import (
     pairwise_kd,
     pairwise_kd_original,
 )
-from benchmark.networks import TapShape
-from benchmark.plain_losses import plain_pairwise
+from benchmark.bench.plain_losses import plain_pairwise
+from benchmark.spec.networks import TapShape
 from tests.golden.cases import Case, cases, check
 
 quick = settings(max_examples=20, deadline=None)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from benchmark.record import Cost, Divergence, Provenance, Record, Result, Scores, State
-from benchmark.runs import MethodSetting, Run, TeacherSource
+from benchmark.records.record import Cost, Divergence, Provenance, Record, Result, Scores, State
+from benchmark.spec.runs import MethodSetting, Run, TeacherSource
 
 STUDENT_MODEL = "deeplabv3_mbv2"
 TEACHER_MODEL = "segformer_mit_b0"

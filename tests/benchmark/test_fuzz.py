@@ -8,12 +8,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from benchmark.errors import KdsegError
-from benchmark.frozen import parse, read_yaml
-from benchmark.plan import load_sweep, plan_sweep
-from benchmark.record import read_record
-from benchmark.runs import SHOWN, Manifest, Run
-from benchmark.store import Status
+from benchmark.core.errors import KdsegError
+from benchmark.core.schema import parse, read_yaml
+from benchmark.records.record import read_record
+from benchmark.records.run_directory import Status
+from benchmark.spec.runs import SHOWN, Manifest, Run
+from benchmark.sweeps.plan import load_sweep, plan_sweep
 from tests.benchmark.builders import record, run
 
 ROOT = Path(__file__).parents[2]

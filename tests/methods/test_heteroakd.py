@@ -13,10 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from benchmark.errors import KdsegError
+from benchmark.core.errors import KdsegError
 from benchmark.method import IGNORE
-from benchmark.networks import TapShape
-from benchmark.registry import method_class
+from benchmark.method.registry import method_class
+from benchmark.spec.networks import TapShape
 from methods.heteroakd import (
     HeteroAKD,
     entropy_drop,

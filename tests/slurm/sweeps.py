@@ -16,9 +16,9 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
-from benchmark.plan import load_sweep, plan_sweep
-from benchmark.runs import Run
-from benchmark.store import RunDirectory, Status
+from benchmark.records.run_directory import RunDirectory, Status
+from benchmark.spec.runs import Run
+from benchmark.sweeps.plan import load_sweep, plan_sweep
 from tests.conftest import World
 from tests.slurm.cluster import Cluster
 

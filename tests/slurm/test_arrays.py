@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmark.runs import Job
+from benchmark.spec.runs import Job
 from slurm.arrays import arrays, divided
 from slurm.profiles import Resources
 

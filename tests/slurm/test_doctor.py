@@ -4,7 +4,7 @@ from importlib.metadata import version
 import pytest
 
 import benchmark
-from benchmark.findings import State
+from benchmark.doctor.findings import State
 from slurm.doctor import command, gpus, read_facts, same_python, shared_folder
 from slurm.profiles import Resources
 

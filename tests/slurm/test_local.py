@@ -1,7 +1,7 @@
 import pytest
 
-from benchmark.runs import Job
-from benchmark.worker import Exit
+from benchmark.spec.runs import Job
+from benchmark.training.worker import Exit
 from slurm import local
 from slurm.local import run_jobs
 

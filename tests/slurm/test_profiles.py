@@ -1,7 +1,7 @@
 import pytest
 
-from benchmark.errors import KdsegError
-from benchmark.runs import Execution, Job
+from benchmark.core.errors import KdsegError
+from benchmark.spec.runs import Execution, Job
 from slurm.profiles import Resources, allot, equipped, load_profile, names
 
 

@@ -1,7 +1,7 @@
 import pytest
 
-from benchmark.record import State
-from benchmark.runs import TeacherSource
+from benchmark.records.record import State
+from benchmark.spec.runs import TeacherSource
 from slurm.again import chosen_again, put_aside, wanted_causes
 from slurm.agenda import Known, agenda
 from slurm.queue import Seen

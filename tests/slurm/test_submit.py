@@ -4,8 +4,8 @@ import subprocess
 
 import pytest
 
-from benchmark.errors import KdsegError
-from benchmark.runs import Job
+from benchmark.core.errors import KdsegError
+from benchmark.spec.runs import Job
 from slurm.arrays import Array
 from slurm.profiles import Resources
 from slurm.queue import Limits

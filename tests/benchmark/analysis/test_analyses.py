@@ -9,13 +9,13 @@ import torch
 from PIL import Image
 
 from benchmark.analysis import cka, panels
-from benchmark.analysis.files import Panels, Similarities, read_all
 from benchmark.analysis.sources import Place, choose, known_files
-from benchmark.errors import KdsegError
-from benchmark.figures import KINDS, Sources
-from benchmark.metrics import scores
-from benchmark.record import read_areas, records
-from benchmark.results import Results
+from benchmark.core.errors import KdsegError
+from benchmark.records.analyses import Panels, Similarities, read_all
+from benchmark.records.areas import read_areas, scores
+from benchmark.records.record import records
+from benchmark.report.figures import KINDS, Sources
+from benchmark.results.results import Results
 from tests.benchmark.builders import pair_records, record, run, setting
 
 

@@ -1,0 +1,1 @@
+"""The command line `kdseg`: one module per group of commands."""

@@ -1,0 +1,136 @@
+"""`kdseg plan`: what a sweep is made of, what of it is there already, and what the rest will cost."""
+
+from __future__ import annotations
+
+import json
+from argparse import Namespace
+from collections import Counter
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from benchmark.cli.status import slurm_view
+from benchmark.cli.sweep import check_files, planned
+from benchmark.cli.train import execution
+from benchmark.records.record import records
+from benchmark.spec.networks import network
+from benchmark.sweeps.estimate import Estimate, estimate, measured
+from slurm.states import At, RunState, run_states
+
+if TYPE_CHECKING:
+    from benchmark.spec.runs import Job
+    from benchmark.sweeps.plan import Plan
+
+ENDED = (At.DONE, At.DIVERGED)
+UNDER_WAY = (At.RUNNING, At.QUEUED)
+
+
+def plan(arguments: Namespace) -> int:
+    """`kdseg plan`: runs, jobs, skips, states, hours and disk of a sweep; nothing is launched or written."""
+    from benchmark.sweeps.plan import cohorts
+
+    missing: list[str] = []
+    made = planned(arguments, missing)
+    work_dir = arguments.work_dir
+    runs = {run.id: run for run in made.manifest.runs}
+    slurm, note = slurm_view(work_dir, runs)
+    states = run_states(runs, work_dir, slurm)
+    todo = [state.run for state in states if state.at not in (*ENDED, *UNDER_WAY)]
+    if arguments.data_root:
+        check_files(made, arguments.data_root)
+    options = (work_dir, arguments.data_root, execution(arguments), arguments.cohort, arguments.allow_off_protocol)
+    jobs = cohorts(made.restricted(todo), *options)
+    known = measured(records(work_dir)) if work_dir.is_dir() else {}
+    cost, everything = estimate(jobs, known), cohorts(made, *options)
+    if arguments.format == "json":
+        print(json.dumps(_data(made, states, jobs, cost, everything, missing)))
+        return 0
+    console = Console()
+    count = f"{len(runs)} runs in {len(everything)} jobs"
+    console.print(Text(f"sweep {made.manifest.sweep}: {count} of at most {arguments.cohort} runs", "bold"))
+    console.print(_table(states))
+    for line in _facts(states, jobs, cost, missing, note):
+        console.print(Text(line), soft_wrap=True)
+    for reason, cells in _skips(made).items():
+        console.print(Text(f"skipped: {', '.join(cells)}: {reason}"), soft_wrap=True)
+    return 0
+
+
+def _facts(states: list[RunState], jobs: list[Job], cost: Estimate, missing: list[str], note: str) -> list[str]:
+    counts = Counter(state.at for state in states)
+    ended = ", ".join(f"{counts[at]} {at}" for at in At if counts[at] and at is not At.WAITING)
+    found = [f"now        {ended}"] if ended else []
+    found.append(f"to launch  {cost.runs} runs in {len(jobs)} jobs")
+    if cost.runs:
+        found.append(f"GPU-hours  {hours(cost.hours)}, {cost.basis}")
+        found.append(f"disk       {size(cost.disk_gb)}, and up to {size(cost.peak_gb)} while all train")
+    if missing:
+        found.append(
+            f"weights    not found: {', '.join(dict.fromkeys(missing))}; submitting needs them (--weights-dir)"
+        )
+    return [*found, *([note] if note else [])]
+
+
+def _table(states: list[RunState]) -> Table:
+    """A line per pair: how many runs, and how many of them are done or under way."""
+    groups: dict[str, list[RunState]] = {}
+    for state in states:
+        teacher = state.run.teacher
+        pair = f"{network(teacher.model).title} → {network(state.run.model).title}" if teacher else "no teacher"
+        groups.setdefault(pair, []).append(state)
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", pad_edge=False)
+    table.add_column("pair", overflow="fold")
+    for name in ("seeds", "runs", "done", "live"):
+        table.add_column(name, justify="right")
+    for pair, group in groups.items():
+        counts = (
+            len({state.run.seed for state in group}), len(group), sum(state.at in ENDED for state in group),
+            sum(state.at in UNDER_WAY for state in group),
+        )  # fmt: skip
+        table.add_row(pair, *map(str, counts))
+    return table
+
+
+def _skips(made: Plan) -> dict[str, list[str]]:
+    """Reason -> the cells that are skipped for it."""
+    found: dict[str, list[str]] = {}
+    for skip in made.manifest.skips:
+        found.setdefault(skip.reason, []).append(f"{skip.variant} on {skip.teacher} → {skip.student}")
+    return found
+
+
+def _data(
+    made: Plan, states: list[RunState], jobs: list[Job], cost: Estimate, everything: list[Job], missing: list[str]
+) -> dict[str, Any]:
+    place = {run.id: number for number, job in enumerate(jobs) for run in job.runs}
+    return {
+        "sweep": made.manifest.sweep,
+        "runs": [
+            {
+                "run": state.id, "model": state.run.model, "method": state.run.method.variant, "seed": state.run.seed,
+                "teacher": state.run.teacher.model if state.run.teacher else None, "state": str(state.at),
+                "job": place.get(state.id),
+            }
+            for state in states
+        ],
+        "jobs": len(everything), "jobs_to_launch": len(jobs), "missing_weights": list(dict.fromkeys(missing)),
+        "cost": asdict(cost) | {"basis": cost.basis}, "skips": [skip.model_dump() for skip in made.manifest.skips],
+    }  # fmt: skip
+
+
+def hours(value: float) -> str:
+    """Hours as whole numbers, small ones with two digits."""
+    if value < 0.01:
+        return "< 0.01"
+    return f"{value:,.0f}" if value >= 10 else f"{value:.2g}"
+
+
+def size(gigabytes: float) -> str:
+    """Gigabytes as MB, GB or TB."""
+    for unit, factor in (("TB", 1000.0), ("GB", 1.0)):
+        if gigabytes >= factor:
+            return f"{gigabytes / factor:.3g} {unit}"
+    return f"{gigabytes * 1000:.0f} MB"

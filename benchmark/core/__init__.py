@@ -1,0 +1,1 @@
+"""What everything stands on: errors, strict data, whole files, paths, the environment of the code. No torch."""

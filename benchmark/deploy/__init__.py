@@ -1,0 +1,1 @@
+"""What happens to networks after training: export, scores, predictions."""

@@ -1,0 +1,1 @@
+"""What one publishes: tables, figures, one HTML file. No torch."""

@@ -1,0 +1,75 @@
+"""What `kdseg compare` shows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from benchmark.report.tables.base import ENOUGH, LAST, MISSING, Cell, Section, Table, hole, mean_text, number
+from benchmark.results.bootstrap import ImageInterval
+from benchmark.results.comparison import Comparison
+
+COLUMNS = ("Seed", "First (%)", "Second (%)", "Difference", "95 % over images")
+
+
+def comparison_table(made: Comparison) -> Table:
+    """One row a pair of runs, then their mean."""
+    rows = [
+        (
+            Cell(" / ".join(dict.fromkeys(str(row["seed"]) for row in (pair.first, pair.second)))),
+            Cell(number(pair.first["miou_last"])),
+            Cell(number(pair.second["miou_last"])),
+            Cell(number(pair.difference, signed=True)),
+            _interval(pair.images),
+        )
+        for pair in made.runs
+    ]
+    if len(made.runs) > 1:
+        mean = Cell(mean_text(made.difference, signed=True))
+        rows.append((Cell(f"mean, n = {made.difference.n}"), Cell(""), Cell(""), mean, _interval(made.images)))
+    data = [
+        {
+            "first": pair.first["id"],
+            "second": pair.second["id"],
+            "first_seed": pair.first["seed"],
+            "second_seed": pair.second["seed"],
+            "first_miou": pair.first["miou_last"],
+            "second_miou": pair.second["miou_last"],
+            "difference": pair.difference,
+            "images_low": pair.images and pair.images.low,
+            "images_high": pair.images and pair.images.high,
+        }
+        for pair in made.runs
+    ]
+    section = Section(f"{made.first} minus {made.second}", f"{len(made.runs)} pairs of runs", COLUMNS, tuple(rows))
+    return Table("comparison", "Two sides compared", (section,), tuple(_caption(made)), tuple(data))
+
+
+def _interval(found: ImageInterval | None) -> Cell:
+    return hole("no areas, or one block of images") if found is None else Cell(_ends(found.low, found.high))
+
+
+def _ends(low: float, high: float) -> str:
+    return f"{number(low, True)} to {number(high, True)}"
+
+
+def _caption(made: Comparison) -> Iterable[str]:
+    found = made.difference
+    yield LAST
+    if found.n > 1:
+        yield (
+            f"Over seeds: mean difference {mean_text(found, signed=True)} points (± sample standard deviation of the "
+            f"paired differences, ddof = 1), 95 % t interval {_ends(found.low, found.high)}, two-sided sign-flip p "
+            f"{made.p:.3g}, which is never below {2.0 ** (1 - found.n):.3g}."
+        )
+    if found.n < ENOUGH:
+        yield f"No conclusion can be drawn from fewer than {ENOUGH} seeds."
+    if any(pair.first["seed"] != pair.second["seed"] for pair in made.runs):
+        yield "The two runs have other seeds, so they share neither initial weights nor batches."
+    if made.images:
+        yield (
+            f"Over images: paired bootstrap over {made.images.blocks} blocks of images that depend on each other, for "
+            "these trainings; it speaks of other images, not of other seeds."
+        )
+    if made.left_out:
+        yield f"Left out: {'; '.join(made.left_out)}."
+    yield f"{MISSING}: not known."

@@ -1,0 +1,226 @@
+"""Tables in the form papers print them: one row a method, one column a pair, each cell mIoU and (Δ).
+
+Rows, columns and their order come from `results/published/`; the numbers are ours, published ones in rows of their own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import groupby, product
+from typing import Any
+
+from benchmark.report.tables.base import (
+    HOLES,
+    LAST,
+    ONE_TEACHER,
+    SPREAD,
+    Cell,
+    Section,
+    Table,
+    best_texts,
+    few_seeds,
+    hole,
+    lacking,
+    mean_text,
+    number,
+    submit_line,
+)
+from benchmark.results.entries import Entry, PairEntries
+from benchmark.results.published import (
+    STUDENT,
+    TEACHER,
+    Column,
+    Kind,
+    Number,
+    PublishedTable,
+    Row,
+    papers,
+    publication,
+    table_numbers,
+)
+from benchmark.results.reproduction import matching_entries, matching_pairs, mismatch
+from benchmark.results.results import Results
+from benchmark.spec.definitions import names
+from benchmark.spec.networks import Family, network, networks
+
+PAPER = "heteroakd"
+LABELS = {Family.CNN: "CNN", Family.TRANSFORMER: "Transformer"}
+Found = dict[tuple[str, str], tuple[PairEntries, Entry]]
+"""(column, label) -> our entry, and its pair."""
+
+
+def paper_tables(results: Results) -> list[Table]:
+    """One per table of the HeteroAKD paper: heterogeneous pairs, Transformer → CNN and CNN → Transformer."""
+    return [
+        _table(results, f"paper-{table.name}", table.title, [(PAPER, table)]) for table in publication(PAPER).tables
+    ]
+
+
+def anchor_tables(results: Results) -> list[Table]:
+    """Homogeneous pairs of the codebases that the paper builds on, one section per dataset and protocol."""
+    others = [paper for paper in papers() if paper != PAPER]
+    found = [(paper, table) for paper in others for table in publication(paper).tables if _is_anchor(table)]
+    return [_table(results, "anchors", "Homogeneous pairs of the codebases", found)] if found else []
+
+
+def _is_anchor(table: PublishedTable) -> bool:
+    """Whether it says what someone trained that we could train too."""
+    ours = table.split == "val" and table.dataset in names("datasets") and table.protocol in names("protocols")
+    return ours and table.kind is Kind.REPORTED and any(column.student in networks() for column in table.columns)
+
+
+def _table(results: Results, name: str, title: str, sources: Sequence[tuple[str, PublishedTable]]) -> Table:
+    found = [table for _, table in sources]
+    parts = [part for paper, table in sources for part in _parts(paper, table)]
+    order = list(dict.fromkeys(part.group for part in parts))
+    parts.sort(key=lambda part: order.index(part.group))
+    made = [_section(results, list(group)) for _, group in groupby(parts, key=lambda part: part.group)]
+    pairs = list({id(pair): pair for _, ours, _ in made for pair, _ in ours.values()}.values())
+    holes = sum(count for *_, count in made)
+    known = lacking(results, pairs)
+    missing = known
+    if holes:
+        sweeps = dict.fromkeys(table.sweep for table in found if table.sweep)
+        covered = {(table.dataset, table.protocol) for table in found if table.sweep}
+        bare = dict.fromkeys(f"{t.dataset} under {t.protocol}" for t in found if (t.dataset, t.protocol) not in covered)
+        first = f"{holes} cells have no run." + (f" No sweep file has {', '.join(bare)}." if bare else "")
+        missing = (first, *dict.fromkeys([*known[1:], *map(submit_line, sweeps)]))
+    entries = [entry for _, ours, _ in made for _, entry in ours.values()]
+    return Table(
+        name=name,
+        title=title,
+        sections=tuple(section for section, *_ in made),
+        caption=tuple(_caption(found, [entry.n for entry in entries if entry.n and entry.role != "teacher"])),
+        data=tuple(_numbers(key, *value) for _, ours, _ in made for key, value in ours.items()),
+        missing=missing,
+    )
+
+
+@dataclass(frozen=True)
+class Part:
+    """A column of a published table whose networks we have, with its cells."""
+
+    table: PublishedTable
+    column: Column
+    cells: tuple[Number, ...]
+    about: str
+
+    @property
+    def group(self) -> tuple[str, str, str]:
+        """What the columns of one section share."""
+        return self.table.dataset, self.table.initial, self.about
+
+
+def _parts(paper: str, table: PublishedTable) -> list[Part]:
+    found = []
+    for column in table.columns:
+        protocol = column.protocol or table.protocol
+        if column.student in networks() and protocol in names("protocols"):
+            student, teacher = network(column.student), network(column.teacher)
+            about = f"{LABELS[teacher.family]} → {LABELS[student.family]}, protocol {protocol}"
+            cells = (cell for cell in table_numbers(publication(paper), table) if cell.column is column)
+            found.append(Part(table, column, tuple(cells), about))
+    return found
+
+
+def _section(results: Results, parts: list[Part]) -> tuple[Section, Found, int]:
+    """The section, our entries in it, and how many cells have none."""
+    table = parts[0].table
+    columns = {part.column.name: part.column for part in parts}
+    rows = {(row.method, row.variants): row for part in parts for row in part.table.rows if row.method}
+    labels = {label: row for row in sorted(rows.values(), key=_row_order) for label in _labels(row)}
+    ours: Found = {}
+    for (label, row), column in product(labels.items(), columns.values()):
+        found = _entry(results, table, row, column, label)
+        if found:
+            ours[column.name, label] = found
+    published: dict[tuple[Any, ...], Number] = {}
+    for cell in (cell for part in parts for cell in part.cells if cell.value is not None):
+        published.setdefault((cell.row.method, cell.row.variants, cell.column.name), cell)
+    made = []
+    for label, row in labels.items():
+        made.append((Cell(label), *(_cell(ours, name, label, labels) for name in columns)))
+        cells = [published.get((row.method, row.variants, name)) for name in columns]
+        if label == _labels(row)[0] and any(cells):
+            made.append((Cell(f"{row.name}, published"), *map(_published_cell, cells)))
+    text = f"{table.dataset} val" + (" · protocol inferred" if table.protocol_inferred else "")
+    text += " · from scratch" if table.initial == "scratch" else ""
+    return (
+        Section(parts[0].about, text, ("Method", *columns), tuple(made)),
+        ours,
+        len(labels) * len(columns) - len(ours),
+    )
+
+
+def _row_order(row: Row) -> int:
+    """Teacher, student alone, baselines, the method under test."""
+    return {TEACHER: 0, STUDENT: 1, PAPER: 3}.get(row.method, 2)
+
+
+def _labels(row: Row) -> list[str]:
+    return list(row.variants) or [{TEACHER: "Teacher", STUDENT: "Student alone"}[row.method]]
+
+
+def _entry(
+    results: Results, table: PublishedTable, row: Row, column: Column, label: str
+) -> tuple[PairEntries, Entry] | None:
+    """Our entry at a place of a table, of the pair that compares and has most runs."""
+    cell = Number("", "", table, row, column, None, None, "")
+    for pair in matching_pairs(results, cell):
+        if not mismatch(cell, pair):
+            for entry in matching_entries(pair, cell):
+                if entry.variant == label or not row.variants:
+                    return pair, entry
+    return None
+
+
+def _cell(ours: Found, column: str, label: str, labels: Iterable[str]) -> Cell:
+    if (column, label) not in ours:
+        return hole("not run")
+    entry = ours[column, label][1]
+    if entry.miou is None:
+        return hole("; ".join(entry.holes))
+    others = [ours[column, other][1] for other in labels if (column, other) in ours]
+    means = [other.miou.mean for other in others if other.miou and other.role != "teacher"]
+    delta = f" ({mean_text(entry.delta, signed=True)})" if entry.delta else ""
+    bold = entry.role != "teacher" and number(entry.miou.mean) in best_texts(means)
+    return Cell(mean_text(entry.miou) + delta, bold=bold)
+
+
+def _published_cell(cell: Number | None) -> Cell:
+    if cell is None:
+        return Cell("")
+    delta = "" if cell.delta is None else f" ({number(cell.delta, True)})"
+    return Cell(number(cell.value) + delta, () if cell.kind is Kind.REPORTED else (str(cell.kind),))
+
+
+def _caption(found: Sequence[PublishedTable], counts: Sequence[int]) -> Iterable[str]:
+    yield "Each cell: mIoU in percent, and Δ to the student alone in points, in brackets. " + LAST
+    yield SPREAD
+    yield ONE_TEACHER
+    yield from few_seeds(counts)
+    yield (
+        "Rows called published stand in results/published/ and are single trainings, mostly of the best validation: "
+        "the table reproduction compares like with like. Bold: the best mean of a column's students, ties at two "
+        "decimals included."
+    )
+    yield HOLES
+    for note in dict.fromkeys(table.note for table in found if table.note):
+        yield f"{note[0].upper()}{note[1:].rstrip('.')}."
+
+
+def _numbers(key: tuple[str, str], pair: PairEntries, entry: Entry) -> dict[str, Any]:
+    miou, delta = entry.miou, entry.delta
+    return {
+        "dataset": pair.facts["dataset"],
+        "protocol": pair.facts["protocol"],
+        "column": key[0],
+        "row": key[1],
+        "cell": entry.key,
+        "n": entry.n,
+        "miou_mean": miou and miou.mean,
+        "miou_std": miou and miou.std,
+        "delta_mean": delta and delta.mean,
+        "delta_std": delta and delta.std,
+    }

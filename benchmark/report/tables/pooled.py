@@ -1,0 +1,100 @@
+"""What each method does over all pairs of a dataset and protocol together."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from benchmark.report.tables.base import ENOUGH, ONE_TEACHER, Cell, Section, Table, hole, lacking, number
+from benchmark.results.entries import Entry, PairEntries, variant_order
+from benchmark.results.results import Results
+from benchmark.results.stats import MAX_FLIPPED, UNDER_COVERAGE, Pooled, holm, pooled
+
+COLUMNS = ("Method", "Pairs", "Mean Δ (points)", "95 % bootstrap", "p", "p (Holm)", "Wins", "Independent")
+
+
+def pooled_tables(results: Results) -> list[Table]:
+    """One table, a section per dataset and protocol: mean Δ over seed × pair, its interval and p, Holm over methods."""
+    groups: dict[tuple[str, str], list[PairEntries]] = {}
+    for pair in results.pairs:
+        if pair.teacher and not pair.facts["off_protocol"]:
+            groups.setdefault((pair.facts["dataset"], pair.facts["protocol"]), []).append(pair)
+    made = [_section(*key, found, results) for key, found in groups.items()]
+    if not made:
+        return []
+    caption = (
+        "Mean of all Δ (mIoU minus that of the student alone with the same seed, in points) over seeds and pairs. "
+        "Wins: Δ above 0. Independent: students' runs behind them, since Δ that share one are drawn and flipped "
+        f"together. p: two-sided sign-flip test, exact for up to {MAX_FLIPPED} of those, never below 2^(1−that "
+        "number); Holm: corrected for all methods of the section. 95 % bootstrap: percentile interval of the mean, "
+        "seeds drawn within each student's setting.",
+        UNDER_COVERAGE,
+        ONE_TEACHER,
+        f"No conclusion can be drawn from fewer than {ENOUGH} independent runs, and no interval is given.",
+        "–: a seed of the method is missing on a pair that it was planned for; no mean runs over a hole. Where it was "
+        "planned for some of the pairs only, the mean is over those.",
+    )
+    pairs = [pair for found in groups.values() for pair in found]
+    return [
+        Table(
+            "pooled", "Methods over all pairs", tuple(section for section, _ in made), caption,
+            tuple(row for _, data in made for row in data), lacking(results, pairs),
+        )
+    ]  # fmt: skip
+
+
+def _section(
+    name: str, protocol: str, found: list[PairEntries], results: Results
+) -> tuple[Section, list[dict[str, Any]]]:
+    variants: dict[tuple[str, str], list[tuple[PairEntries, Entry]]] = {}
+    for pair in found:
+        for entry in pair.entries:
+            if entry.role == "method":
+                variants.setdefault((entry.method, entry.variant), []).append((pair, entry))
+    order = sorted(variants, key=lambda key: variant_order(*key))
+    holes = {key: _holes(variants[key]) for key in order}
+    values = {key: pooled(_strata(variants[key], results)) for key in order if not holes[key]}
+    adjusted = dict(zip(values, holm([made.p for made in values.values()]), strict=True))
+    rows, data = [], []
+    for key in order:
+        made, pairs = values.get(key), f"{len(variants[key])}/{len(found)}"
+        rows.append((Cell(key[1]), Cell(pairs), *_cells(made, adjusted.get(key), holes[key])))
+        data.append(
+            {
+                "dataset": name, "protocol": protocol, "method": key[0], "variant": key[1],
+                "pairs": len(variants[key]), "of_pairs": len(found), "n": made.n if made else 0,
+                "independent": made and made.units, "delta_mean": made and made.mean, "low": made and made.low,
+                "high": made and made.high, "p": made and made.p, "p_exact": made and made.exact,
+                "p_holm": adjusted.get(key), "wins": made and made.wins, "missing": holes[key],
+            }
+        )  # fmt: skip
+    text = f"{len(found)} pair{'s' * (len(found) != 1)}"
+    return Section(f"{name}, protocol {protocol}", text, COLUMNS, tuple(rows)), data
+
+
+def _holes(found: list[tuple[PairEntries, Entry]]) -> str:
+    gaps = [(pair.title, entry.holes or entry.delta_holes) for pair, entry in found if not entry.delta]
+    return "; ".join(f"{title}: {'; '.join(reasons) or 'not run'}" for title, reasons in gaps)
+
+
+def _strata(found: list[tuple[PairEntries, Entry]], results: Results) -> list[list[list[float]]]:
+    """Student setting -> student run -> the Δ of all pairs with that student run."""
+    strata: dict[str, dict[str, list[float]]] = {}
+    for pair, entry in found:
+        for row in results.runs(entry):
+            strata.setdefault(pair.facts["setting_key"], {}).setdefault(row["delta_key"], []).append(row["delta"])
+    return [list(units.values()) for units in strata.values()]
+
+
+def _cells(made: Pooled | None, adjusted: float | None, holes: str) -> list[Cell]:
+    if made is None:
+        return [hole(holes)] + [Cell("–")] * 5
+    known = made.low == made.low and made.units >= ENOUGH
+    interval = f"{number(made.low, True)} to {number(made.high, True)}" if known else "–"
+    return [
+        Cell(number(made.mean, True)), Cell(interval), Cell(_p(made.p)), Cell(_p(adjusted)),
+        Cell(f"{made.wins}/{made.n}"), Cell(str(made.units)),
+    ]  # fmt: skip
+
+
+def _p(value: float) -> str:
+    return f"{value:.3f}" if value >= 0.001 else "< 0.001"

@@ -1,0 +1,174 @@
+"""The reproduction table: published | ours | difference | verdict, on the absolute mIoU and on Δ."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import groupby
+from typing import Any
+
+from benchmark.report.tables.base import (
+    HOLES,
+    MISSING,
+    ONE_TEACHER,
+    Cell,
+    Section,
+    Table,
+    lacking,
+    mean_text,
+    number,
+    submit_line,
+)
+from benchmark.results.published import Kind, Number, numbers, papers, publication
+from benchmark.results.reproduction import Compared, compare, has_counterpart
+from benchmark.results.results import Results
+from benchmark.results.stats import Summary
+from benchmark.results.verdicts import ENOUGH, TOLERANCE, Judgement, Verdict
+
+COLUMNS = (
+    "Method", "Published (%)", "Ours (%)", "Difference", "Verdict", "Published Δ", "Our Δ", "Difference of Δ",
+    "Verdict on Δ",
+)  # fmt: skip
+
+
+def reproduction_tables(results: Results) -> list[Table]:
+    """Every published number that the suite has dataset, networks and method of, beside our runs."""
+    every = [cell for paper in papers() for cell in numbers(publication(paper))]
+    ours = [cell for cell in every if has_counterpart(cell)]
+    compared = [made for cell in ours for made in compare(results, cell)]
+    shown = [made for made in compared if made.number.value is not None or made.entry]
+    groups = groupby(shown, key=lambda made: (made.number.paper, made.number.table.name, made.number.column.name))
+    sections = tuple(_section(list(group)) for _, group in groups)
+    found = [made.pair for made in shown if made.pair]
+    hidden = len({id(made.number) for made in compared} - {id(made.number) for made in shown})
+    waiting = [made for made in shown if made.absolute.verdict is Verdict.NOT_RUN]
+    return [
+        Table(
+            name="reproduction",
+            title="Published numbers and ours",
+            sections=sections,
+            caption=tuple(_caption(every, ours, hidden)),
+            data=tuple(_numbers(made) for made in compared),
+            missing=_missing(results, found, waiting),
+        )
+    ]
+
+
+def _section(found: list[Compared]) -> Section:
+    first = found[0].number
+    parts = [first.table.where, f"{first.table.dataset} {first.table.split}"]
+    parts.append(f"protocol: {first.protocol}" + (" (inferred)" if first.table.protocol_inferred else ""))
+    parts += [f"checkpoint: {first.table.selection}", str(first.table.kind)]
+    if first.table.note:
+        parts.append(first.table.note)
+    return Section(
+        f"{first.source}, {first.table.title}: {first.column.name}", " · ".join(parts), COLUMNS,
+        tuple(_row(made) for made in found),
+    )  # fmt: skip
+
+
+def _row(made: Compared) -> tuple[Cell, ...]:
+    cell = made.number
+    label = made.entry.variant if made.entry and len(cell.row.variants) > 1 else cell.row.name
+    notes = (cell.row.note,) if cell.row.note else ()
+    mark = () if cell.kind is Kind.REPORTED else (str(cell.kind),)
+    method = cell.row.method not in ("teacher", "student")
+    return (
+        Cell(label, notes),
+        Cell(number(cell.value), mark) if cell.value is not None else Cell(MISSING, ("unknown to us",)),
+        _ours(made.ours, made, signed=False),
+        _difference(made.absolute),
+        _verdict(made.absolute),
+        *(_delta_cells(made, mark) if method else [Cell("")] * 4),
+    )
+
+
+def _delta_cells(made: Compared, mark: tuple[str, ...]) -> list[Cell]:
+    cell = made.number
+    published = Cell(number(cell.delta, True), mark) if cell.delta is not None else Cell(MISSING, (cell.delta_reason,))
+    return [published, _ours(made.our_delta, made, signed=True), _difference(made.delta), _verdict(made.delta)]
+
+
+def _ours(values: Summary | None, made: Compared, signed: bool) -> Cell:
+    if values is not None:
+        return Cell(mean_text(values, signed))
+    holes = (made.entry.holes or (made.entry.delta_holes if signed else ())) if made.entry else ()
+    return Cell(MISSING, ("; ".join(holes),) if holes else ())
+
+
+def _difference(judged: Judgement) -> Cell:
+    return Cell(MISSING if judged.difference is None else number(judged.difference, True))
+
+
+def _verdict(judged: Judgement) -> Cell:
+    notes = (f"assumed: {'; '.join(judged.assumed)}",) if judged.assumed else ()
+    return Cell(str(judged.verdict), notes + ((judged.reason,) if judged.reason else ()))
+
+
+def _caption(every: list[Number], ours: list[Number], hidden: int) -> Iterable[str]:
+    yield (
+        "Published numbers are those of results/published/, each with where it stands; second-hand: quoted by others, "
+        "as all of HeteroAKD's are; we do not have the paper."
+    )
+    yield (
+        "Ours: mean ± sample standard deviation (ddof = 1) over the seeds, of the checkpoint that the published number "
+        "is of: the last iteration, or the best validation where theirs is that or unknown. Δ against the student "
+        "alone of the same seed; ± there is that of the paired differences."
+    )
+    yield (
+        f"Verdicts: reproduced if ours is within {TOLERANCE} points; else within noise if within 95 % of what one more "
+        "training would scatter, t(n−1)·s·√(1 + 1/n), on Δ t(n−1)·√(s_Δ²/n + s_method² + s_student²), since published "
+        f"trainings are single and unpaired; else not reproduced; fewer than {ENOUGH} seeds allow none. Not "
+        "comparable: a known mismatch, which the note names."
+    )
+    yield ONE_TEACHER
+    yield HOLES
+    yield (
+        f"Not listed: {hidden} cells of published tables that are unknown to us and not run, and "
+        f"{len(every) - len(ours)} published numbers on networks, data sets or methods that the suite does not have."
+    )
+
+
+def _missing(results: Results, found: list[Any], waiting: list[Compared]) -> tuple[str, ...]:
+    planned = lacking(results, found)
+    if not waiting:
+        return planned
+    sweeps = dict.fromkeys(made.number.table.sweep for made in waiting if made.number.table.sweep)
+    bare = sum(not made.number.table.sweep for made in waiting)
+    first = f"{len(waiting)} published numbers have no run beside them" + (
+        f"; {bare} are in no sweep file." if bare else "."
+    )
+    return (first, *dict.fromkeys([*planned[1:], *map(submit_line, sweeps)]))
+
+
+def _numbers(made: Compared) -> dict[str, Any]:
+    cell, ours, delta = made.number, made.ours, made.our_delta
+    return {
+        "source": cell.paper,
+        "table": cell.table.name,
+        "dataset": cell.table.dataset,
+        "split": cell.table.split,
+        "column": cell.column.name,
+        "row": cell.row.name,
+        "teacher": cell.column.teacher,
+        "student": cell.column.student,
+        "method": cell.row.method,
+        "variant": made.entry.variant if made.entry else "",
+        "protocol": cell.protocol,
+        "protocol_inferred": cell.table.protocol_inferred,
+        "selection": cell.selection,
+        "kind": str(cell.kind),
+        "published": cell.value,
+        "n": ours.n if ours else 0,
+        "ours_mean": ours and ours.mean,
+        "ours_std": ours and ours.std,
+        "difference": made.absolute.difference,
+        "noise": made.absolute.noise,
+        "verdict": made.absolute.text,
+        "published_delta": cell.delta,
+        "our_delta_mean": delta and delta.mean,
+        "our_delta_std": delta and delta.std,
+        "delta_difference": made.delta.difference,
+        "delta_noise": made.delta.noise,
+        "delta_verdict": made.delta.text,
+        "reason": made.absolute.reason,
+    }

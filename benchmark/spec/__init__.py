@@ -1,0 +1,1 @@
+"""What things are, by name: data sets, protocols, networks, runs, jobs and tuning. No torch."""
