@@ -67,9 +67,10 @@ def known(work_dir: Path, cluster: str, finished: Iterable[str]) -> Known:
     """
     ended, entries = set(finished), submissions(work_dir)
     here = [
-        entry for entry in entries
+        entry
+        for entry in entries
         if entry.cluster == cluster and not all(run in ended for runs in entry.runs for run in runs)
-    ]  # fmt: skip
+    ]
     seen = queue.poll(here)
     ids = {found.name: key.partition("_")[0] for key, found in seen.items()}
     settled: list[Submission] = []

@@ -59,7 +59,7 @@ def arrays(
                     parallel=share,
                     teacher=job.teacher.id if waits and job.teacher else None,
                     after=start + place - lanes if place >= lanes else None,
-                )  # fmt: skip
+                )
             )
     return found
 

@@ -76,9 +76,14 @@ def node(resources: Resources, place: Path) -> list[Finding]:
     (place / "token").write_text(token)
     try:
         done = subprocess.run(
-            command(resources, place), capture_output=True, text=True, errors="replace", stdin=subprocess.DEVNULL,
-            timeout=WAIT_S, cwd=place,
-        )  # fmt: skip
+            command(resources, place),
+            capture_output=True,
+            text=True,
+            errors="replace",
+            stdin=subprocess.DEVNULL,
+            timeout=WAIT_S,
+            cwd=place,
+        )
     except subprocess.TimeoutExpired:
         detail = f"no node took a small job within {WAIT_S} s"
         return [Finding("node", State.BROKEN, detail, "squeue --me --start")]

@@ -93,9 +93,12 @@ def _start(job: Job) -> subprocess.Popen:
     with log.open("wb") as output:
         return subprocess.Popen(
             [sys.executable, "-m", "benchmark.training.worker", str(file)],
-            stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
-            env=os.environ | threads, start_new_session=True,
-        )  # fmt: skip
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env=os.environ | threads,
+            start_new_session=True,
+        )
 
 
 def _outcome(job: Job, code: int) -> Outcome:

@@ -14,9 +14,17 @@ from benchmark.core.errors import KdsegError
 from slurm.submissions import Submission
 
 ENDED = {
-    "BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED", "REVOKED",
+    "BOOT_FAIL",
+    "CANCELLED",
+    "COMPLETED",
+    "DEADLINE",
+    "FAILED",
+    "NODE_FAIL",
+    "OUT_OF_MEMORY",
+    "PREEMPTED",
+    "REVOKED",
     "TIMEOUT",
-}  # fmt: skip
+}
 """States after which a job does nothing more; in all others it still runs or will."""
 TIMEOUT_S = 60
 
@@ -112,9 +120,10 @@ def poll(entries: Iterable[Submission]) -> dict[str, Seen]:
     """
     seen = read_squeue(call("squeue", "-h", "-r", "-t", "all", "-u", getpass.getuser(), "-o", "%i|%T|%S|%r|%j"))
     gone = [
-        entry for entry in entries
+        entry
+        for entry in entries
         if entry.job and any(entry.element(index) not in seen for index in range(len(entry.runs)))
-    ]  # fmt: skip
+    ]
     if not gone:
         return seen
     try:
@@ -176,9 +185,14 @@ def test_only(script: str, folder: Path) -> str:
     """
     try:
         done = subprocess.run(
-            ["sbatch", "--test-only"], input=script, capture_output=True, text=True, errors="replace", cwd=folder,
+            ["sbatch", "--test-only"],
+            input=script,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            cwd=folder,
             timeout=TIMEOUT_S,
-        )  # fmt: skip
+        )
     except (FileNotFoundError, subprocess.TimeoutExpired) as error:
         raise KdsegError(f"sbatch: {error}") from None
     said = " ".join(f"{done.stderr} {done.stdout}".split())

@@ -49,9 +49,15 @@ class Cause(StrEnum):
 
 
 SLURM_CAUSES = {
-    "OUT_OF_MEMORY": Cause.OOM, "TIMEOUT": Cause.TIMEOUT, "DEADLINE": Cause.TIMEOUT, "NODE_FAIL": Cause.NODE,
-    "BOOT_FAIL": Cause.NODE, "PREEMPTED": Cause.NODE, "REVOKED": Cause.NODE, "CANCELLED": Cause.CANCELLED,
-}  # fmt: skip
+    "OUT_OF_MEMORY": Cause.OOM,
+    "TIMEOUT": Cause.TIMEOUT,
+    "DEADLINE": Cause.TIMEOUT,
+    "NODE_FAIL": Cause.NODE,
+    "BOOT_FAIL": Cause.NODE,
+    "PREEMPTED": Cause.NODE,
+    "REVOKED": Cause.NODE,
+    "CANCELLED": Cause.CANCELLED,
+}
 
 
 @dataclass(frozen=True)

@@ -103,15 +103,25 @@ def parameters(resources: Resources, name: str, parallel: int, waits_for: str) -
         more["kill-on-invalid-dep"] = "yes"
     more |= {key: value for key, value in resources.additional_parameters.items() if value is not False}
     found = {
-        "job_name": name, "time": resources.timeout_min, "signal_delay_s": resources.signal_delay_s,
-        "nodes": resources.nodes, "ntasks_per_node": resources.tasks // resources.nodes,
-        "cpus_per_task": resources.cpus_per_task, "gpus_per_node": resources.gpus_per_node or None,
+        "job_name": name,
+        "time": resources.timeout_min,
+        "signal_delay_s": resources.signal_delay_s,
+        "nodes": resources.nodes,
+        "ntasks_per_node": resources.tasks // resources.nodes,
+        "cpus_per_task": resources.cpus_per_task,
+        "gpus_per_node": resources.gpus_per_node or None,
         "mem": f"{round(1024 * resources.mem_gb)}M" if resources.mem_gb else None,
-        "partition": resources.partition, "account": resources.account,
-        "qos": resources.qos, "constraint": resources.constraint, "exclude": resources.exclude,
-        "array_parallelism": parallel, "dependency": waits_for or None, "setup": list(resources.setup) or None,
-        "srun_args": [*srun, *resources.srun_args] or None, "additional_parameters": more,
-    }  # fmt: skip
+        "partition": resources.partition,
+        "account": resources.account,
+        "qos": resources.qos,
+        "constraint": resources.constraint,
+        "exclude": resources.exclude,
+        "array_parallelism": parallel,
+        "dependency": waits_for or None,
+        "setup": list(resources.setup) or None,
+        "srun_args": [*srun, *resources.srun_args] or None,
+        "additional_parameters": more,
+    }
     return {key: value for key, value in found.items() if value is not None} | {"wckey": resources.wckey}
 
 
@@ -129,10 +139,15 @@ def _submit_one(batch: Batch, array: Array, waits_for: str) -> Submission:
     name = unique_name(batch.sweep)
     runs = tuple(tuple(run.id for run in job.runs) for job in array.jobs)
     entry = Submission(
-        sweep=batch.sweep, cluster=batch.limits.cluster, profile=batch.profile, name=name, submitted=time.time(),
-        folder=str(folder(batch.work_dir) / name), runs=runs,
+        sweep=batch.sweep,
+        cluster=batch.limits.cluster,
+        profile=batch.profile,
+        name=name,
+        submitted=time.time(),
+        folder=str(folder(batch.work_dir) / name),
+        runs=runs,
         attempts=tuple(1 + max((batch.attempts.get(run, 0) for run in element), default=0) for element in runs),
-    )  # fmt: skip
+    )
     with _private_files():
         own_folder(Path(entry.folder))
         tasks = [_task(Path(entry.folder) / f"job_{index}.json", job) for index, job in enumerate(array.jobs)]

@@ -35,14 +35,17 @@ class World:
     def run(self, method="student", model="deeplabv3_tiny", teacher=None, seed=0, hyper=None, **overrides) -> Run:
         changes = SMALL | {key.replace("_", ".", 1): value for key, value in overrides.items()}
         return make_run(
-            definitions.dataset("drawn"), definitions.protocol("demo"), network(model),
-            method_setting(method, hyper or {}), seed=seed, teacher=teacher, overrides=changes,
-        )  # fmt: skip
+            definitions.dataset("drawn"),
+            definitions.protocol("demo"),
+            network(model),
+            method_setting(method, hyper or {}),
+            seed=seed,
+            teacher=teacher,
+            overrides=changes,
+        )
 
     def job(self, runs, place="work", **execution) -> Job:
-        return Job(
-            runs=tuple(runs), work_dir=str(self.folder / place), execution=Execution(device="cpu", **execution)
-        )  # fmt: skip
+        return Job(runs=tuple(runs), work_dir=str(self.folder / place), execution=Execution(device="cpu", **execution))
 
     def train(self, runs, place="work", stop=None, **execution) -> list[str]:
         return train_job(self.job(runs, place, **execution), *([stop] if stop else []))
@@ -61,9 +64,11 @@ class World:
         areas = [read_areas(self.directory(run, where).path / "areas.npz") for where in (place, other)]
         same_areas = areas[0][0] == areas[1][0] and np.array_equal(areas[0][1], areas[1][1])
         return (
-            ours.result == theirs.result and ours.student_sha256 == theirs.student_sha256 and same_areas
+            ours.result == theirs.result
+            and ours.student_sha256 == theirs.student_sha256
+            and same_areas
             and ours.areas_sha256 == theirs.areas_sha256
-        )  # fmt: skip
+        )
 
 
 def shrink(patch: pytest.MonkeyPatch) -> None:

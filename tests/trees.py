@@ -67,9 +67,11 @@ def _cityscapes(root: Path, split: str, count: int, rng: np.random.Generator) ->
         labels = _labels(rng, 19)
         _save(_noise(rng), root / f"leftImg8bit/{split}/{stem}_leftImg8bit.png")
         kinds = {
-            "labelTrainIds": labels, "labelIds": ids[labels], "color": palette[labels],
+            "labelTrainIds": labels,
+            "labelIds": ids[labels],
+            "color": palette[labels],
             "instanceIds": ids[labels].astype(np.uint16) * 1000,
-        }  # fmt: skip
+        }
         for kind, values in kinds.items():
             _save(values, root / f"gtFine/{split}/{stem}_gtFine_{kind}.png")
 

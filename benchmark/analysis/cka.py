@@ -80,23 +80,27 @@ def _analyze(group: Sequence[Pupils], place: Place, say: Callable[[str], None]) 
             if record.id not in students:
                 student = place.load(own(record.inputs), record.inputs)
                 students[record.id] = network_grams(student, images, batches, place)
-            values = {
-                a: {b: _number(cka(teacher[a], students[record.id][b])) for b in TAPS} for a in TAPS
-            }  # fmt: skip
+            values = {a: {b: _number(cka(teacher[a], students[record.id][b])) for b in TAPS} for a in TAPS}
             rows.append(_row(pupils, record, values))
     content = Similarities(
         origin=origin(run, images), images=sum(map(len, batches)), batch=len(batches[0]), grid=GRID, rows=tuple(rows)
-    )  # fmt: skip
+    )
     return write(content, place.work_dir / FOLDER / f"cka_{run.dataset}_{run.protocol}.json")
 
 
 def _row(pupils: Pupils, record: Record, values: dict[str, dict[str, float | None]]) -> Similarity:
     pair, run = Pair(student=network(record.inputs.model), teacher=network(pupils.teacher.model)), record.inputs
     return Similarity(
-        run=record.id, teacher_id=pupils.teacher.id, teacher=pair.teacher.title, student=pair.student.title,
-        heterogeneous=pair.heterogeneous, method=run.method.name, variant=run.method.variant, seed=run.seed,
+        run=record.id,
+        teacher_id=pupils.teacher.id,
+        teacher=pair.teacher.title,
+        student=pair.student.title,
+        heterogeneous=pair.heterogeneous,
+        method=run.method.name,
+        variant=run.method.variant,
+        seed=run.seed,
         values=values,
-    )  # fmt: skip
+    )
 
 
 def _number(value: float) -> float | None:

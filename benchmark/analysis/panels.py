@@ -118,9 +118,14 @@ def _sample(images: SeededDataset, index: int, device: torch.device) -> Sample:
 
 
 def _cells(
-    network: Teacher, run_id: str, pupils: Pupils, samples: Sequence[Sample], dataset: Dataset, place: Place,
+    network: Teacher,
+    run_id: str,
+    pupils: Pupils,
+    samples: Sequence[Sample],
+    dataset: Dataset,
+    place: Place,
     folder: Path,
-) -> list[PanelCell]:  # fmt: skip
+) -> list[PanelCell]:
     """What one network predicts for each sample, written as a PNG, with its scores on that image."""
     preprocessor = Preprocessor(network.normalisation, None, place.device)
     parts = definitions.protocol(pupils.run.protocol).val_parts
@@ -137,9 +142,14 @@ def _cells(
 
 
 def _row(
-    images: SeededDataset, sample: Sample, quantile: float, student: Record, dataset: Dataset, folder: Path,
+    images: SeededDataset,
+    sample: Sample,
+    quantile: float,
+    student: Record,
+    dataset: Dataset,
+    folder: Path,
     cells: Sequence[PanelCell],
-) -> PanelRow:  # fmt: skip
+) -> PanelRow:
     """The row of one image, its picture and its truth written beside it."""
     number = QUANTILES.index(quantile)
     picture = Image.fromarray(sample.raw["inputs"][0].permute(1, 2, 0).numpy()[..., ::-1].copy())  # BGR to RGB
@@ -149,6 +159,10 @@ def _row(
     truth = label_png(sample.label.cpu().numpy().astype(np.uint8), dataset.palette)
     write_bytes(folder / f"truth_{number}.png", truth)
     return PanelRow(
-        name=images.names()[sample.index], quantile=quantile, student=student.id, image=f"image_{number}.png",
-        truth=f"truth_{number}.png", cells=tuple(cells),
-    )  # fmt: skip
+        name=images.names()[sample.index],
+        quantile=quantile,
+        student=student.id,
+        image=f"image_{number}.png",
+        truth=f"truth_{number}.png",
+        cells=tuple(cells),
+    )

@@ -103,9 +103,7 @@ def choose(records: Sequence[Record], dataset: str | None, methods: Sequence[str
 def origin(run: Run, images: SeededDataset) -> Origin:
     """What an analysis that looks at `images` of a run's data set is made of."""
     commit, dirty = code_version()
-    return Origin(
-        dataset=run.dataset, protocol=run.protocol, list_hash=images.list_hash(), commit=commit, dirty=dirty
-    )  # fmt: skip
+    return Origin(dataset=run.dataset, protocol=run.protocol, list_hash=images.list_hash(), commit=commit, dirty=dirty)
 
 
 def own(run: Run) -> TeacherSource:

@@ -46,9 +46,12 @@ def write_report(out: Path, name: str, setting: Mapping[str, Any], measured: Map
     """Write `NAME.json` with the machine, how busy it was, and the code."""
     commit, dirty = code_version()
     machine = {
-        "processor": processor(), "cores": os.cpu_count(), "threads": torch.get_num_threads(),
-        "load_average": os.getloadavg()[0], "versions": package_versions(),
-    }  # fmt: skip
+        "processor": processor(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "load_average": os.getloadavg()[0],
+        "versions": package_versions(),
+    }
     make_folder(out)
     report = {"commit": commit, "dirty": dirty, "machine": machine, "setting": dict(setting), **measured}
     write_json(out / f"{name}.json", report)
@@ -76,9 +79,12 @@ def build_cohort(
     source = TeacherSource(model=teacher, kind="checkpoint", id=register(files, file))
     scale = max(crop[0] / 90, crop[1] / 120)  # scenes are 96 × 128 pixels: every crop is full
     overrides = {
-        "data.crop": list(crop), "data.batch": batch, "data.scale": [scale, scale], "data.iterations": MANY,
+        "data.crop": list(crop),
+        "data.batch": batch,
+        "data.scale": [scale, scale],
+        "data.iterations": MANY,
         "optim.warmup": 0,
-    }  # fmt: skip
+    }
 
     def run(method: str) -> Run:
         setting = method_setting(method, {})
@@ -86,9 +92,11 @@ def build_cohort(
         return make_run(dataset, protocol, network(student), setting, seed=0, teacher=learns, overrides=overrides)
 
     job = Job(
-        runs=tuple(run(method) for method in methods), work_dir=str(folder), files=files,
+        runs=tuple(run(method) for method in methods),
+        work_dir=str(folder),
+        files=files,
         execution=Execution(device="cpu", checkpoint_interval=MANY),
-    )  # fmt: skip
+    )
     device = prepare_process(job)
     directories = {each.id: RunDirectory(folder, each.id) for each in job.runs}
     for each in job.runs:

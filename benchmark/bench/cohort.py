@@ -41,10 +41,16 @@ def main(argv: list[str]) -> int:
     with tempfile.TemporaryDirectory() as folder:
         found = measure_time(Path(folder), arguments.rounds, arguments.size, arguments.batch)
     rows = [
-        [f"cohort of {size}", f"{each['iteration_s']:.3f}", f"{each['singles_s']:.3f}", f"{each['ratio']:.3f}",
-         f"{each['floor']:.3f}", f"{each['over_floor']:.3f}"]
+        [
+            f"cohort of {size}",
+            f"{each['iteration_s']:.3f}",
+            f"{each['singles_s']:.3f}",
+            f"{each['ratio']:.3f}",
+            f"{each['floor']:.3f}",
+            f"{each['over_floor']:.3f}",
+        ]
         for size, each in found["cohorts"].items()
-    ]  # fmt: skip
+    ]
     title = f"{TEACHER} → {STUDENT}, {arguments.batch} × {arguments.size}², {processor()}, 1 thread"
     columns = ("seconds per iteration", "together", "one by one", "ratio", "its floor", "ratio / floor")
     print_table(title, columns, rows)
@@ -55,13 +61,20 @@ def main(argv: list[str]) -> int:
     print_table(
         f"peak memory, {arguments.batch} × {arguments.memory_size}²",
         ("MB", ""),
-        [[name.replace("_", " "), f"{value:,.2f}" if value < 10 else f"{value:,.0f}"]
-         for name, value in memory.items() if not isinstance(value, dict)],
-    )  # fmt: skip
+        [
+            [name.replace("_", " "), f"{value:,.2f}" if value < 10 else f"{value:,.0f}"]
+            for name, value in memory.items()
+            if not isinstance(value, dict)
+        ],
+    )
     setting = {
-        "teacher": TEACHER, "student": STUDENT, "size": arguments.size, "memory_size": arguments.memory_size,
-        "batch": arguments.batch, "rounds": arguments.rounds,
-    }  # fmt: skip
+        "teacher": TEACHER,
+        "student": STUDENT,
+        "size": arguments.size,
+        "memory_size": arguments.memory_size,
+        "batch": arguments.batch,
+        "rounds": arguments.rounds,
+    }
     write_report(arguments.out, "cohort", setting, {**found, "memory": memory})
     return 0
 

@@ -63,10 +63,14 @@ def main(argv: list[str]) -> int:
         forms = measure(teacher, student, shape, arguments.rounds)
         measured.append({"teacher": teacher, "student": student, "forms": forms, "two_processes": beside})
         rows += [
-            [f"{teacher} → {student}, {name}", f"{each['teacher_over_plain']:.2f}", f"{each['student_over_plain']:.2f}",
-             f"{each['loss_difference']:.0e}"]
+            [
+                f"{teacher} → {student}, {name}",
+                f"{each['teacher_over_plain']:.2f}",
+                f"{each['student_over_plain']:.2f}",
+                f"{each['loss_difference']:.0e}",
+            ]
             for name, each in forms.items()
-        ]  # fmt: skip
+        ]
         rows.append([f"{teacher} → {student}, 2 processes at once", f"{beside:.2f}", f"{beside:.2f}", "0"])
     title = f"seconds over those of the plain form, {arguments.batch} × {arguments.size}², {processor()}"
     print_table(title, ("form", "teacher", "student", "loss, relative difference"), rows)

@@ -83,10 +83,15 @@ def main(argv: list[str]) -> int:
                     row[f"{form}_s"], row[f"{form}_mb"] = pool.apply(measure, (name, size, plain))
             rows.append(row)
     shown = [
-        [f"{row['loss']}, {row['classes']} classes, {row['batch']} × {row['crop']}²", f"{row['ours_s']:.3g}",
-         f"{row['plain_s']:.3g}", f"{row['ours_mb']:,.0f}", f"{row['plain_mb']:,.0f}"]
+        [
+            f"{row['loss']}, {row['classes']} classes, {row['batch']} × {row['crop']}²",
+            f"{row['ours_s']:.3g}",
+            f"{row['plain_s']:.3g}",
+            f"{row['ours_mb']:,.0f}",
+            f"{row['plain_mb']:,.0f}",
+        ]
         for row in rows
-    ]  # fmt: skip
+    ]
     columns = ("loss", "ours s", "plain s", "ours MB", "plain MB")
     print_table(f"forward and backward, {processor()}, 1 thread", columns, shown)
     write_report(arguments.out, "growth", {"stride": STRIDE, "channels": CHANNELS}, {"rows": rows})

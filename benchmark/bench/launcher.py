@@ -62,9 +62,10 @@ def main(argv: list[str]) -> int:
         folder = Path(place)
         with stand_in(folder):
             measured = {
-                "plan": measure_plan(folder, given.runs), "submit": measure_submit(folder, given.submit),
+                "plan": measure_plan(folder, given.runs),
+                "submit": measure_submit(folder, given.submit),
                 "status": measure_status(folder, given.runs),
-            }  # fmt: skip
+            }
     commit, dirty = code_version()
     machine = {"processor": processor(), "versions": package_versions(), "load": os.getloadavg()[0]}
     report = {"commit": commit, "dirty": dirty, "machine": machine, **measured, "cluster": measure_cluster(given.jobs)}
@@ -108,10 +109,16 @@ def measure_status(folder: Path, count: int) -> dict[str, float]:
     for start in range(0, len(ids), 1000):
         part = ids[start : start + 1000]
         entry = Submission(
-            sweep="shown", cluster="bench", profile="local", name=f"shown.{start}", job=str(start + 1),
-            folder=str(folder), submitted=time.time() - 60, runs=tuple((id_,) for id_ in part),
+            sweep="shown",
+            cluster="bench",
+            profile="local",
+            name=f"shown.{start}",
+            job=str(start + 1),
+            folder=str(folder),
+            submitted=time.time() - 60,
+            runs=tuple((id_,) for id_ in part),
             attempts=(1,) * len(part),
-        )  # fmt: skip
+        )
         note(work_dir, entry)
         elements += [f"{entry.element(i)}|RUNNING|N/A|None|{entry.name}" for i in range(0, len(part), 2)]
     (folder / "queue").write_text("\n".join(elements) + "\n")
@@ -191,14 +198,19 @@ def _sweep(name: str, count: int) -> Sweep:
     """A sweep of two pairs, ten settings, and as many seeds as make about `count` runs."""
     return Sweep.model_validate(
         {
-            "name": name, "dataset": "drawn", "protocol": "demo",
+            "name": name,
+            "dataset": "drawn",
+            "protocol": "demo",
             "pairs": [{"teacher": "segformer_small", "student": s} for s in ("resnet_tiny", "deeplabv3_tiny")],
             "methods": [
-                "student", "kd", "cwd", {"name": "heteroakd", "lambda2": [0.1, 0.5, 1.0, 5.0, 10.0, 20.0, 50.0]}
+                "student",
+                "kd",
+                "cwd",
+                {"name": "heteroakd", "lambda2": [0.1, 0.5, 1.0, 5.0, 10.0, 20.0, 50.0]},
             ],
             "seeds": list(range(max(1, count // PER_SEED))),
         }
-    )  # fmt: skip
+    )
 
 
 def _size(count: int) -> int:

@@ -38,21 +38,40 @@ Taps = dict[str, tuple[int, int]]  # name -> channels, stride
 
 NETWORKS: dict[str, Taps] = {
     "deeplabv3_r101": {
-        "c1": (256, 4), "c2": (512, 8), "c3": (1024, 8), "c4": (2048, 8), "pre_classifier": (256, 8),
-        "aux_logits": (CLASSES, 8), "logits": (CLASSES, 8),
+        "c1": (256, 4),
+        "c2": (512, 8),
+        "c3": (1024, 8),
+        "c4": (2048, 8),
+        "pre_classifier": (256, 8),
+        "aux_logits": (CLASSES, 8),
+        "logits": (CLASSES, 8),
     },
     "deeplabv3_r18": {
-        "c1": (64, 4), "c2": (128, 8), "c3": (256, 8), "c4": (512, 8), "pre_classifier": (128, 8),
-        "aux_logits": (CLASSES, 8), "logits": (CLASSES, 8),
+        "c1": (64, 4),
+        "c2": (128, 8),
+        "c3": (256, 8),
+        "c4": (512, 8),
+        "pre_classifier": (128, 8),
+        "aux_logits": (CLASSES, 8),
+        "logits": (CLASSES, 8),
     },
     "segformer_mit_b4": {
-        "c1": (64, 4), "c2": (128, 8), "c3": (320, 16), "c4": (512, 32), "pre_classifier": (768, 4),
+        "c1": (64, 4),
+        "c2": (128, 8),
+        "c3": (320, 16),
+        "c4": (512, 32),
+        "pre_classifier": (768, 4),
         "logits": (CLASSES, 4),
     },
     "deeplabv3_mbv2": {
-        "c1": (24, 4), "c2": (32, 8), "c3": (96, 8), "c4": (320, 8), "pre_classifier": (128, 8), "logits": (CLASSES, 8),
+        "c1": (24, 4),
+        "c2": (32, 8),
+        "c3": (96, 8),
+        "c4": (320, 8),
+        "pre_classifier": (128, 8),
+        "logits": (CLASSES, 8),
     },
-}  # fmt: skip
+}
 PAIRS = (("deeplabv3_r101", "deeplabv3_r18"), ("segformer_mit_b4", "deeplabv3_mbv2"))
 """Teacher and student, in the CIRKD codebase's widths."""
 
@@ -100,9 +119,16 @@ def main(argv: list[str]) -> int:
 
 
 def measure(
-    name: str, hyper: dict[str, Any], plain: bool, teacher: str, student: str, crop: tuple[int, int], batch: int,
-    rounds: int, device: str,
-) -> dict[str, float]:  # fmt: skip
+    name: str,
+    hyper: dict[str, Any],
+    plain: bool,
+    teacher: str,
+    student: str,
+    crop: tuple[int, int],
+    batch: int,
+    rounds: int,
+    device: str,
+) -> dict[str, float]:
     """Forward and backward pass of one method's loss, in this process.
 
     Returns:
@@ -184,9 +210,12 @@ def _print(rows: list[dict[str, Any]]) -> None:
         for row in rows:
             if (row["teacher"], row["student"]) == (teacher, student):
                 table.add_row(
-                    row["method"], f"{row['seconds']:.3g}", f"{row['peak_mb']:,.0f}", f"{row['parameters']:,}",
+                    row["method"],
+                    f"{row['seconds']:.3g}",
+                    f"{row['peak_mb']:,.0f}",
+                    f"{row['parameters']:,}",
                     f"{row['state_mb']:,.0f}",
-                )  # fmt: skip
+                )
         Console().print(table)
 
 

@@ -57,9 +57,12 @@ def main(argv: list[str]) -> int:
     title = f"HeteroAKD, {TEACHER} → {STUDENT}, {arguments.batch} × {crop[0]}×{crop[1]}, {processor()}, 1 thread"
     print_table(title, ("measured", "median"), rows)
     setting = {
-        "teacher": TEACHER, "student": STUDENT, "crop": list(crop), "batch": arguments.batch,
+        "teacher": TEACHER,
+        "student": STUDENT,
+        "crop": list(crop),
+        "batch": arguments.batch,
         "rounds": arguments.rounds,
-    }  # fmt: skip
+    }
     write_report(arguments.out, "step", setting, measured)
     return 0
 

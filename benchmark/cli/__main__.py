@@ -14,15 +14,32 @@ from benchmark.core.errors import KdsegError
 WORK_DIR = Path("work_dirs")
 COHORT = 16
 MODULES = {
-    "train": "train", "clean": "train",
-    "plan": "plan", "sweep": "sweep", "submit": "sweep", "retry": "sweep",
-    "status": "status", "logs": "status", "cancel": "status", "tables": "tables", "figures": "tables",
+    "train": "train",
+    "clean": "train",
+    "plan": "plan",
+    "sweep": "sweep",
+    "submit": "sweep",
+    "retry": "sweep",
+    "status": "status",
+    "logs": "status",
+    "cancel": "status",
+    "tables": "tables",
+    "figures": "tables",
     "report": "tables",
-    "compare": "tables", "collect": "tables", "records": "tables",
-    "export": "deploy", "eval": "deploy", "predict": "deploy",
-    "list": "list", "show": "list", "doctor": "list", "analyze": "analyze",
-    "new-baseline": "new_baseline", "import-checkpoint": "deploy", "data": "data",
-}  # fmt: skip
+    "compare": "tables",
+    "collect": "tables",
+    "records": "tables",
+    "export": "deploy",
+    "eval": "deploy",
+    "predict": "deploy",
+    "list": "list",
+    "show": "list",
+    "doctor": "list",
+    "analyze": "analyze",
+    "new-baseline": "new_baseline",
+    "import-checkpoint": "deploy",
+    "data": "data",
+}
 """The module of this package that holds each command."""
 
 
@@ -59,17 +76,21 @@ def parser() -> argparse.ArgumentParser:
 
     def command(name: str, about: str, example: str) -> argparse.ArgumentParser:
         sub = commands.add_parser(
-            name, help=about, description=about, epilog=f"example:\n  {example}",
+            name,
+            help=about,
+            description=about,
+            epilog=f"example:\n  {example}",
             formatter_class=argparse.RawDescriptionHelpFormatter,
-        )  # fmt: skip
+        )
         sub.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help="show tracebacks")
         sub.set_defaults(module=MODULES[name], function=name.replace("-", "_"))
         return sub
 
     train = command(
-        "train", "train one run: a student with a method, or alone",
+        "train",
+        "train one run: a student with a method, or alone",
         "kdseg train --dataset drawn --protocol demo --model deeplabv3_mbv2 --method student --seed 0",
-    )  # fmt: skip
+    )
     train.add_argument("--dataset", required=True, help="see `kdseg list datasets`")
     train.add_argument("--protocol", required=True, help="see `kdseg list protocols`")
     train.add_argument("--model", required=True, help="the network to train; see `kdseg list models`")
@@ -100,29 +121,36 @@ def parser() -> argparse.ArgumentParser:
 
     submit = command(
         "submit", "submit a sweep to Slurm and return at once", "kdseg submit slurm/sweeps/tiny.yaml --profile local"
-    )  # fmt: skip
+    )
     _launching(submit, profile_required=True)
     submit.add_argument(
-        "--only", default="", metavar="KEY=VALUE,...", help="some of the runs, and their teachers: method, student, "
+        "--only",
+        default="",
+        metavar="KEY=VALUE,...",
+        help="some of the runs, and their teachers: method, student, "
         "teacher, seed, dataset or protocol; a key given twice means either",
-    )  # fmt: skip
+    )
 
     retry = command(
-        "retry", "submit failed runs again, and students that were cancelled with their teacher",
+        "retry",
+        "submit failed runs again, and students that were cancelled with their teacher",
         "kdseg retry slurm/sweeps/tiny.yaml --failed oom,node --mem-gb 64",
-    )  # fmt: skip
+    )
     _launching(retry, profile_required=False)
     retry.add_argument(
-        "--failed", required=True, metavar="CAUSE,...", help="of oom, timeout, node, error, cancelled, and diverged: "
-        "whose record is then moved aside",
-    )  # fmt: skip
+        "--failed",
+        required=True,
+        metavar="CAUSE,...",
+        help="of oom, timeout, node, error, cancelled, and diverged: whose record is then moved aside",
+    )
     retry.add_argument("--mem-gb", type=float, help="memory of a job, instead of the profile's")
     retry.add_argument("--timeout-min", type=positive, help="time limit of a job, instead of the profile's")
 
     status = command(
-        "status", "what the runs of a sweep are at; exit code 0: all done, 1: something needs you, 3: not finished",
+        "status",
+        "what the runs of a sweep are at; exit code 0: all done, 1: something needs you, 3: not finished",
         "kdseg status demo --work-dir work_dirs/demo",
-    )  # fmt: skip
+    )
     status.add_argument("sweep", nargs="?", help="name of a started sweep (default: all)")
     status.add_argument("--all", action="store_true", help="a line for every run")
     status.add_argument("--watch", action="store_true", help="look again every ten seconds, as long as something runs")
@@ -139,9 +167,10 @@ def parser() -> argparse.ArgumentParser:
     _store(cancel)
 
     tables = command(
-        "tables", "tables from records, with verdicts on what was published",
+        "tables",
+        "tables from records, with verdicts on what was published",
         "kdseg tables main ablation --work-dir work_dirs/demo --format md,tex",
-    )  # fmt: skip
+    )
     tables.add_argument("name", nargs="*", help="kinds or names of tables (default: all that there are)")
     tables.add_argument(
         "--format", default="md,csv,terminal", help="of md, tex, csv, html, terminal (default: md,csv,terminal)"
@@ -150,28 +179,32 @@ def parser() -> argparse.ArgumentParser:
     _store(tables)
 
     compare = command(
-        "compare", "two runs or cells, paired per seed and per image",
+        "compare",
+        "two runs or cells, paired per seed and per image",
         "kdseg compare kd heteroakd --work-dir work_dirs/demo",
-    )  # fmt: skip
+    )
     for side in ("first", "second"):
         compare.add_argument(
-            side, help="a run's id, a cell's key (column `cell` of the tables' CSV) or the start of one, or a method's "
+            side,
+            help="a run's id, a cell's key (column `cell` of the tables' CSV) or the start of one, or a method's "
             "name where one cell alone has it",
-        )  # fmt: skip
+        )
     compare.add_argument("--format", choices=("terminal", "md", "csv", "tex", "html"), default="terminal")
     _store(compare)
 
     collect = command(
-        "collect", "all runs as one CSV, with a data dictionary beside it",
+        "collect",
+        "all runs as one CSV, with a data dictionary beside it",
         "kdseg collect --work-dir work_dirs/demo --out runs.csv",
-    )  # fmt: skip
+    )
     collect.add_argument("--out", type=Path, help="the CSV to write (default: runs.csv in the work directory)")
     _store(collect)
 
     moving = command(
-        "records", "records to and from other machines, checked and merged without duplicates",
+        "records",
+        "records to and from other machines, checked and merged without duplicates",
         "kdseg records export records.tar.gz --work-dir work_dirs/demo",
-    )  # fmt: skip
+    )
     moving.set_defaults(function="move_records")
     moving.add_argument("action", choices=("export", "import"))
     moving.add_argument("file", type=Path, help="the archive, .tar.gz")
@@ -180,16 +213,21 @@ def parser() -> argparse.ArgumentParser:
 
     figures = command("figures", "figures from records", "kdseg figures --fig 6 --work-dir work_dirs/demo")
     figures.add_argument(
-        "--fig", nargs="+", default=[], metavar="NAME", help="of 6 (mIoU against hyper-parameters), classes, cost, "
+        "--fig",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help="of 6 (mIoU against hyper-parameters), classes, cost, "
         "curves, cka, panels (default: all for which there are data)",
-    )  # fmt: skip
+    )
     figures.add_argument("--out", type=Path, help="where to write (default: figures/ in the work directory)")
     _store(figures)
 
     report = command(
-        "report", "one HTML file: verdict, tables, figures, holes, provenance, reproducibility card",
+        "report",
+        "one HTML file: verdict, tables, figures, holes, provenance, reproducibility card",
         "kdseg report --work-dir work_dirs/demo --output report.html",
-    )  # fmt: skip
+    )
     report.add_argument("--output", type=Path, help="file to write (default: report.html in the work directory)")
     _store(report)
 
@@ -208,18 +246,20 @@ def parser() -> argparse.ArgumentParser:
     _store(clean)
 
     export = command(
-        "export", "a finished student as plain mmsegmentation files, a config and a checkpoint",
+        "export",
+        "a finished student as plain mmsegmentation files, a config and a checkpoint",
         "kdseg export 7c1d04a5c05bd3f1 --work-dir work_dirs/demo --out exported",
-    )  # fmt: skip
+    )
     export.add_argument("run", help="id or folder of a finished run")
     export.add_argument("--out", type=Path, required=True, help="folder to write to")
     export.add_argument("--best", action="store_true", help="the weights of the best validation, not the last ones")
     _store(export)
 
     score = command(
-        "eval", "score a checkpoint: an exported student, a run's, or any of mmsegmentation",
+        "eval",
+        "score a checkpoint: an exported student, a run's, or any of mmsegmentation",
         "kdseg eval exported --dataset drawn",
-    )  # fmt: skip
+    )
     score.set_defaults(function="score")
     score.add_argument("--dataset", help="see `kdseg list datasets` (default: the one that the student was trained on)")
     score.add_argument("--split", choices=("train", "val"), default="val")
@@ -228,10 +268,11 @@ def parser() -> argparse.ArgumentParser:
     _network(score)
 
     imported = command(
-        "import-checkpoint", "turn another codebase's checkpoint into ours",
+        "import-checkpoint",
+        "turn another codebase's checkpoint into ours",
         "kdseg import-checkpoint deeplabv3_resnet101_citys_best_model.pth --arch deeplabv3_r101 --flavour cirkd "
         "--out teacher.pth",
-    )  # fmt: skip
+    )
     imported.add_argument("file", type=Path, help="a whole network, or an ImageNet backbone")
     imported.add_argument("--arch", required=True, help="the network it is of; see `kdseg list models`")
     imported.add_argument("--flavour", choices=["mmseg", "cirkd"], default="mmseg", help="whose form of the network")
@@ -239,35 +280,45 @@ def parser() -> argparse.ArgumentParser:
     imported.add_argument("--out", type=Path, required=True, help="file to write")
 
     predict = command(
-        "predict", "write the predicted classes of a folder of images as PNGs",
+        "predict",
+        "write the predicted classes of a folder of images as PNGs",
         "kdseg predict exported --images DIR --out predicted --format palette",
-    )  # fmt: skip
+    )
     predict.add_argument("--images", type=Path, required=True, help="folder of images; those in folders below it too")
     predict.add_argument("--out", type=Path, required=True, help="folder to write to, under the images' names")
     predict.add_argument(
-        "--format", choices=("labels", "palette", "cityscapes"), default="labels",
+        "--format",
+        choices=("labels", "palette", "cityscapes"),
+        default="labels",
         help="classes 0, 1, ... as grey values (default); the same with colours, as VOC's server wants them; "
         "Cityscapes' labelIds, as its server wants them",
-    )  # fmt: skip
+    )
     predict.add_argument("--dataset", help="whose classes and colours they are, if the checkpoint does not say")
     _network(predict)
 
     analyze = command(
-        "analyze", "what figures need networks for, written as data files",
+        "analyze",
+        "what figures need networks for, written as data files",
         "kdseg analyze cka --work-dir work_dirs/demo",
-    )  # fmt: skip
+    )
     analyze.add_argument(
-        "what", choices=("cka", "panels", "networks"), help="cka: how alike students and teachers see images; panels: "
+        "what",
+        choices=("cka", "panels", "networks"),
+        help="cka: how alike students and teachers see images; panels: "
         "their predictions side by side, on images that a rule chooses; networks: measure every network, for "
         "networks.json",
-    )  # fmt: skip
+    )
     analyze.add_argument("--dataset", help="whose runs (default: the only one there is)")
     analyze.add_argument("--data-root", type=Path, help="folder of a dataset that has files")
     analyze.add_argument("--methods", nargs="+", default=[], metavar="NAME", help="only these, and the student alone")
     analyze.add_argument(
-        "--teacher", nargs="+", type=Path, default=[], metavar="FILE", help="teacher checkpoints that are no longer "
-        "where they were",
-    )  # fmt: skip
+        "--teacher",
+        nargs="+",
+        type=Path,
+        default=[],
+        metavar="FILE",
+        help="teacher checkpoints that are no longer where they were",
+    )
     _store(analyze)
     _device(analyze)
 
@@ -276,13 +327,16 @@ def parser() -> argparse.ArgumentParser:
     author.add_argument("--title", help="its name in tables (default: the name in capitals)")
 
     files = command(
-        "data", "check a dataset's files, or make those that its download lacks",
+        "data",
+        "check a dataset's files, or make those that its download lacks",
         "kdseg data check cityscapes --data-root DIR",
-    )  # fmt: skip
+    )
     files.add_argument(
-        "action", choices=("check", "prepare"), help="check: read every file and name each problem, exit code 1 if "
+        "action",
+        choices=("check", "prepare"),
+        help="check: read every file and name each problem, exit code 1 if "
         "there is one; prepare: Cityscapes' labelTrainIds, VOC's SegmentationClassAug and trainaug.txt",
-    )  # fmt: skip
+    )
     files.add_argument("name", help="see `kdseg list datasets`")
     files.add_argument("--data-root", "--root", type=Path, required=True, help="folder of the dataset")
     files.add_argument("--sbd", type=Path, help="prepare voc: folder of SBD (default: looked for beside VOC2012)")
@@ -290,9 +344,10 @@ def parser() -> argparse.ArgumentParser:
     files.add_argument("--workers", type=positive, help="files at the same time (default: one per core)")
 
     doctor = command(
-        "doctor", "what this machine can do, and how to mend what is missing",
+        "doctor",
+        "what this machine can do, and how to mend what is missing",
         "kdseg doctor --data-root camvid=DIR --weights-dir DIR",
-    )  # fmt: skip
+    )
     doctor.add_argument(
         "--data-root", nargs="+", action="extend", default=[], metavar="NAME=DIR", help="folders of datasets with files"
     )
@@ -310,9 +365,11 @@ def _store(sub: argparse.ArgumentParser) -> None:
 def _launching(sub: argparse.ArgumentParser, profile_required: bool) -> None:
     _sweep(sub)
     sub.add_argument(
-        "--profile", required=profile_required, help="a cluster's, of slurm/profiles/ or a file of yours"
+        "--profile",
+        required=profile_required,
+        help="a cluster's, of slurm/profiles/ or a file of yours"
         + ("" if profile_required else " (default: the one that the sweep was last submitted with)"),
-    )  # fmt: skip
+    )
     sub.add_argument("--dry-run", action="store_true", help="show what would be submitted, and ask Slurm about it")
     sub.add_argument("--max-parallel", type=positive, help="most jobs at the same time (default: the profile's)")
 
@@ -331,9 +388,11 @@ def _sweep(sub: argparse.ArgumentParser) -> None:
 def _network(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("checkpoint", type=Path, help="a checkpoint, a run directory, or a folder that export wrote")
     sub.add_argument(
-        "--config", type=Path, help="its mmseg config; it is Python and is executed (default: what lies beside the "
+        "--config",
+        type=Path,
+        help="its mmseg config; it is Python and is executed (default: what lies beside the "
         "checkpoint, read as data and never executed)",
-    )  # fmt: skip
+    )
     sub.add_argument("--model", help="instead of a config: one of our networks, with --protocol")
     sub.add_argument("--protocol", help="with --model: the protocol that says how pixels are normalised")
     _device(sub)
@@ -368,9 +427,12 @@ def _execution(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--deterministic", action="store_true", help="prefer deterministic GPU operations")
     sub.add_argument("--stage", type=Path, metavar="DIR", help="copy the dataset to this node-local folder first, once")
     sub.add_argument(
-        "--select-on", choices=("val", "train-holdout"), default="val", help="images that validations look at; "
+        "--select-on",
+        choices=("val", "train-holdout"),
+        default="val",
+        help="images that validations look at; "
         "train-holdout: a fixed part of train that is then not trained on, to choose hyper-parameters",
-    )  # fmt: skip
+    )
     sub.add_argument(
         "--strict-teacher", action="store_true", help="stop if the teacher's mIoU is not the published one"
     )

@@ -39,11 +39,15 @@ def _check(arguments: Namespace) -> int:
     found = inspect(definition, arguments.data_root, _workers(arguments), arguments.checkpoint, bar)
     rows = [
         {
-            "split": facts.split, "images": facts.images, "officially": facts.official, "sizes": _sizes(facts.sizes),
-            "classes": f"{len(facts.labels)} of {len(definition.classes)}", "list hash": facts.list_hash,
+            "split": facts.split,
+            "images": facts.images,
+            "officially": facts.official,
+            "sizes": _sizes(facts.sizes),
+            "classes": f"{len(facts.labels)} of {len(definition.classes)}",
+            "list hash": facts.list_hash,
         }
         for facts in found.splits
-    ]  # fmt: skip
+    ]
     if rows:
         print_table(f"{definition.title} in {arguments.data_root}", rows)
     for problem in found.problems:

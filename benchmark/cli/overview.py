@@ -15,9 +15,15 @@ from benchmark.spec.networks import network
 from slurm.states import At, Cause, RunState
 
 GLYPHS = {
-    At.DONE: ("●", "green"), At.RUNNING: ("◐", "cyan"), At.QUEUED: ("○", ""), At.WAITING: ("·", "dim"),
-    At.STOPPED: ("◌", ""), At.STALE: ("?", "yellow"), At.DIVERGED: ("~", "red"), At.FAILED: ("✗", "bold red"),
-}  # fmt: skip
+    At.DONE: ("●", "green"),
+    At.RUNNING: ("◐", "cyan"),
+    At.QUEUED: ("○", ""),
+    At.WAITING: ("·", "dim"),
+    At.STOPPED: ("◌", ""),
+    At.STALE: ("?", "yellow"),
+    At.DIVERGED: ("~", "red"),
+    At.FAILED: ("✗", "bold red"),
+}
 SHOWN = 8
 """How many different problems are spelled out."""
 

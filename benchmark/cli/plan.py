@@ -87,9 +87,11 @@ def _table(states: list[RunState]) -> Table:
         table.add_column(name, justify="right")
     for pair, group in groups.items():
         counts = (
-            len({state.run.seed for state in group}), len(group), sum(state.at in ENDED for state in group),
+            len({state.run.seed for state in group}),
+            len(group),
+            sum(state.at in ENDED for state in group),
             sum(state.at in UNDER_WAY for state in group),
-        )  # fmt: skip
+        )
         table.add_row(pair, *map(str, counts))
     return table
 
@@ -110,15 +112,22 @@ def _data(
         "sweep": made.manifest.sweep,
         "runs": [
             {
-                "run": state.id, "model": state.run.model, "method": state.run.method.variant, "seed": state.run.seed,
-                "teacher": state.run.teacher.model if state.run.teacher else None, "state": str(state.at),
+                "run": state.id,
+                "model": state.run.model,
+                "method": state.run.method.variant,
+                "seed": state.run.seed,
+                "teacher": state.run.teacher.model if state.run.teacher else None,
+                "state": str(state.at),
                 "job": place.get(state.id),
             }
             for state in states
         ],
-        "jobs": len(everything), "jobs_to_launch": len(jobs), "missing_weights": list(dict.fromkeys(missing)),
-        "cost": asdict(cost) | {"basis": cost.basis}, "skips": [skip.model_dump() for skip in made.manifest.skips],
-    }  # fmt: skip
+        "jobs": len(everything),
+        "jobs_to_launch": len(jobs),
+        "missing_weights": list(dict.fromkeys(missing)),
+        "cost": asdict(cost) | {"basis": cost.basis},
+        "skips": [skip.model_dump() for skip in made.manifest.skips],
+    }
 
 
 def hours(value: float) -> str:

@@ -37,10 +37,16 @@ class Progress:
         self.total = sum(self._work(id_, count) for id_, count in self.iterations.items())
         self.console = Console()
         self.bar = Bar(
-            SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn(),
-            TextColumn("ETA"), TimeRemainingColumn(elapsed_when_finished=False), console=self.console,
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TaskProgressColumn(),
+            TimeElapsedColumn(),
+            TextColumn("ETA"),
+            TimeRemainingColumn(elapsed_when_finished=False),
+            console=self.console,
             speed_estimate_period=120,
-        )  # fmt: skip
+        )
         self.started, self.said, self.at_start = time.monotonic(), time.monotonic(), 0.0
 
     def __enter__(self) -> Self:

@@ -150,12 +150,24 @@ def _picture(arguments: Namespace, found: Look) -> Any:
 def _row(state: RunState) -> dict[str, Any]:
     run = state.run
     return {
-        "run": state.id, "dataset": run.dataset, "protocol": run.protocol, "model": run.model,
-        "teacher": run.teacher.model if run.teacher else None, "method": run.method.variant, "seed": run.seed,
-        "state": str(state.at), "cause": state.cause and str(state.cause), "message": state.message,
-        "iteration": state.iteration, "iterations": state.iterations, "eta_s": state.eta_s,
-        "heartbeat_s": state.heartbeat_s, "miou": state.miou, "job": state.element or None, "log": state.log or None,
-    }  # fmt: skip
+        "run": state.id,
+        "dataset": run.dataset,
+        "protocol": run.protocol,
+        "model": run.model,
+        "teacher": run.teacher.model if run.teacher else None,
+        "method": run.method.variant,
+        "seed": run.seed,
+        "state": str(state.at),
+        "cause": state.cause and str(state.cause),
+        "message": state.message,
+        "iteration": state.iteration,
+        "iterations": state.iterations,
+        "eta_s": state.eta_s,
+        "heartbeat_s": state.heartbeat_s,
+        "miou": state.miou,
+        "job": state.element or None,
+        "log": state.log or None,
+    }
 
 
 def _run_id(given: str, work_dir: Path) -> str:

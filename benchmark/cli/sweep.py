@@ -132,16 +132,22 @@ def _arrays(arguments: Namespace, plan: Plan, name: str, limits: Limits, found: 
     profile = load_profile(name)
     root = arguments.data_root.resolve() if arguments.data_root else None
     jobs = cohorts(
-        plan.restricted(found.todo), arguments.work_dir, root, execution(arguments), arguments.cohort,
+        plan.restricted(found.todo),
+        arguments.work_dir,
+        root,
+        execution(arguments),
+        arguments.cohort,
         arguments.allow_off_protocol,
-    )  # fmt: skip
+    )
     changes = {key: getattr(arguments, key) for key in ("mem_gb", "timeout_min") if getattr(arguments, key, None)}
     resources = [given.model_copy(update=changes) for given in allot(profile, jobs, name)]
     jobs = [equipped(job, given, arguments.workers) for job, given in zip(jobs, resources, strict=True)]
     return arrays(
-        list(zip(jobs, resources, strict=True)), {run.id for run in found.todo} | set(found.live),
-        min(limits.array, limits.jobs or limits.array), arguments.max_parallel or profile.array_parallelism,
-    )  # fmt: skip
+        list(zip(jobs, resources, strict=True)),
+        {run.id for run in found.todo} | set(found.live),
+        min(limits.array, limits.jobs or limits.array),
+        arguments.max_parallel or profile.array_parallelism,
+    )
 
 
 def _last_profile(work_dir: Path, sweep: str) -> str:

@@ -34,10 +34,16 @@ def train(arguments: Namespace) -> int:
         raise KdsegError(f"--teacher: method {arguments.method} has none; leave it out or name another method")
     weights = register(files, find_weights(arguments.weights, arguments.weights_dir)) if arguments.weights else None
     run = make_run(
-        definitions.dataset(arguments.dataset), definitions.protocol(arguments.protocol), network(arguments.model),
-        setting, seed=arguments.seed, teacher=teacher, weights=weights, overrides=overrides,
+        definitions.dataset(arguments.dataset),
+        definitions.protocol(arguments.protocol),
+        network(arguments.model),
+        setting,
+        seed=arguments.seed,
+        teacher=teacher,
+        weights=weights,
+        overrides=overrides,
         precision="amp" if arguments.amp else "fp32",
-    )  # fmt: skip
+    )
     check_on_protocol(run, arguments.allow_off_protocol)
     directory = RunDirectory(arguments.work_dir, run.id)
     if not directory.finished():
@@ -88,11 +94,15 @@ def key_values(pairs: Any, option: str) -> dict[str, Any]:
 def execution(arguments: Namespace) -> Execution:
     """How jobs are carried out, by the options that `train`, `sweep` and `submit` share."""
     return Execution(
-        device=arguments.device, threads=arguments.threads, workers=arguments.workers or 0,
-        deterministic=arguments.deterministic, checkpoint_interval=arguments.checkpoint_interval,
-        stage=str(arguments.stage) if arguments.stage else None, strict_teacher=arguments.strict_teacher,
+        device=arguments.device,
+        threads=arguments.threads,
+        workers=arguments.workers or 0,
+        deterministic=arguments.deterministic,
+        checkpoint_interval=arguments.checkpoint_interval,
+        stage=str(arguments.stage) if arguments.stage else None,
+        strict_teacher=arguments.strict_teacher,
         wandb=arguments.wandb,
-    )  # fmt: skip
+    )
 
 
 def select_on(arguments: Namespace) -> dict[str, str]:
@@ -103,9 +113,13 @@ def select_on(arguments: Namespace) -> dict[str, str]:
 def _job(runs: tuple[Run, ...], arguments: Namespace, files: Mapping[str, str]) -> Job:
     root = str(arguments.data_root) if arguments.data_root else None
     return Job(
-        runs=runs, work_dir=str(arguments.work_dir), data_root=root, files=dict(files),
-        execution=execution(arguments), off_protocol=arguments.allow_off_protocol,
-    )  # fmt: skip
+        runs=runs,
+        work_dir=str(arguments.work_dir),
+        data_root=root,
+        files=dict(files),
+        execution=execution(arguments),
+        off_protocol=arguments.allow_off_protocol,
+    )
 
 
 def _teacher(arguments: Namespace, files: dict[str, str]) -> TeacherSource:

@@ -11,9 +11,18 @@ from pathlib import Path
 from benchmark.core.paths import ROOT, in_checkout
 
 PACKAGES = (
-    "torch", "onedl-mmengine", "onedl-mmcv", "onedl-mmsegmentation", "mmengine", "mmcv", "mmcv-lite", "mmsegmentation",
-    "numpy", "opencv-python-headless", "pillow",
-)  # fmt: skip
+    "torch",
+    "onedl-mmengine",
+    "onedl-mmcv",
+    "onedl-mmsegmentation",
+    "mmengine",
+    "mmcv",
+    "mmcv-lite",
+    "mmsegmentation",
+    "numpy",
+    "opencv-python-headless",
+    "pillow",
+)
 
 
 CODE = ("benchmark", "baselines", "methods", "slurm")

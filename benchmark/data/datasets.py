@@ -257,9 +257,15 @@ def _sizes(loaded: dict[str, list[Any]]) -> tuple[torch.Size, torch.Size]:
 def _loaded(dataset: SeededDataset, sampler: Any, batch: int, workers: int) -> Iterator[dict[str, list[Any]]]:
     """The loader's batches; a fault is raised here, in the main process, after its workers ended."""
     loader = DataLoader(
-        dataset, batch_size=batch, sampler=sampler, num_workers=workers, collate_fn=_collate,
-        worker_init_fn=_one_thread, generator=torch.Generator(), pin_memory=torch.cuda.is_available(),
-    )  # fmt: skip
+        dataset,
+        batch_size=batch,
+        sampler=sampler,
+        num_workers=workers,
+        collate_fn=_collate,
+        worker_init_fn=_one_thread,
+        generator=torch.Generator(),
+        pin_memory=torch.cuda.is_available(),
+    )
     try:
         for loaded in _without_interrupts(loader):
             if isinstance(loaded, Fault):

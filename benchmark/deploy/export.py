@@ -42,10 +42,16 @@ def export_student(folder: Path, out: Path, best: bool = False) -> tuple[Path, P
     protocol = definitions.protocol(run.protocol)
     chosen = record.result and (record.result.best if best else record.result.last)
     about = {
-        "run": run.id, "dataset": run.dataset, "protocol": run.protocol, "model": run.model,
-        "method": run.method.variant, "seed": run.seed, "iteration": chosen.iteration if chosen else record.iterations,
-        "mIoU": chosen.miou if chosen else None, "val_batch": protocol.val_batch,
-    }  # fmt: skip
+        "run": run.id,
+        "dataset": run.dataset,
+        "protocol": run.protocol,
+        "model": run.model,
+        "method": run.method.variant,
+        "seed": run.seed,
+        "iteration": chosen.iteration if chosen else record.iterations,
+        "mIoU": chosen.miou if chosen else None,
+        "val_batch": protocol.val_batch,
+    }
     meta = {"classes": list(dataset.classes), "palette": [list(colour) for colour in dataset.palette]}
     name = f"{run.model}_{run.dataset}_{run.method.name}_{run.id[:8]}" + ("_best" if best else "")
     paths = out / f"{name}.py", out / f"{name}.pth"

@@ -49,9 +49,15 @@ def in_percent(loaded: Loaded, evaluation: Evaluation, split: str) -> dict[str, 
     found, dataset = evaluation.scores, evaluation.dataset
     iou = {name: _number(value) for name, value in zip(dataset.classes, found.iou, strict=True)}
     return {
-        "checkpoint": str(loaded.file), "dataset": dataset.name, "split": split, "images": len(evaluation.names),
-        "mIoU": _number(found.miou), "mAcc": _number(found.macc), "aAcc": _number(found.aacc), "IoU": iou,
-    }  # fmt: skip
+        "checkpoint": str(loaded.file),
+        "dataset": dataset.name,
+        "split": split,
+        "images": len(evaluation.names),
+        "mIoU": _number(found.miou),
+        "mAcc": _number(found.macc),
+        "aAcc": _number(found.aacc),
+        "IoU": iou,
+    }
 
 
 def _number(value: float) -> float | None:

@@ -155,9 +155,13 @@ def git(root: Path = ROOT) -> Finding:
     """The commit that records will name."""
     if not shutil.which("git"):
         return Finding("git", State.OPTIONAL, "not found; records cannot name the commit", apt("git"))
-    commit, changes = (said(["git", "-C", str(root), *words]) for words in (
-        ("rev-parse", "--short", "HEAD"), ("status", "--porcelain", "--untracked-files=no"),
-    ))  # fmt: skip
+    commit, changes = (
+        said(["git", "-C", str(root), *words])
+        for words in (
+            ("rev-parse", "--short", "HEAD"),
+            ("status", "--porcelain", "--untracked-files=no"),
+        )
+    )
     if commit is None or changes is None:
         return Finding("git", State.OPTIONAL, "this code is in no git checkout; records cannot name the commit")
     if changes:

@@ -66,10 +66,14 @@ def examine(work_dir: Path, roots: Mapping[str, Path | None], weights_dir: Path 
         checks.package("wandb", "runs log to files without it", installed, needed=False),
         checks.cpu(_cores(), os.environ.get("OMP_NUM_THREADS")),
         checks.memory(text("/proc/meminfo"), text("/sys/fs/cgroup/memory.max")),
-        checks.disk(work_dir), checks.git(), checks.slurm(), checks.latex(), checks.chromium(),
+        checks.disk(work_dir),
+        checks.git(),
+        checks.slurm(),
+        checks.latex(),
+        checks.chromium(),
         *(checks.data(definitions.dataset(name), root) for name, root in roots.items()),
         checks.weights(weights_dir),
-    ]  # fmt: skip
+    ]
 
 
 def healthy(findings: list[Finding]) -> bool:

@@ -188,6 +188,9 @@ def _file(folder: Path, attempt: int) -> Path:
 def _this_process() -> Owner:
     boot = Path("/proc/sys/kernel/random/boot_id")
     return Owner(
-        host=platform.node(), machine=boot.read_text().strip() if boot.exists() else platform.node(), pid=os.getpid(),
-        job=os.environ.get("SLURM_JOB_ID"), restart=int(os.environ.get("SLURM_RESTART_COUNT", 0)),
-    )  # fmt: skip
+        host=platform.node(),
+        machine=boot.read_text().strip() if boot.exists() else platform.node(),
+        pid=os.getpid(),
+        job=os.environ.get("SLURM_JOB_ID"),
+        restart=int(os.environ.get("SLURM_RESTART_COUNT", 0)),
+    )

@@ -102,9 +102,14 @@ class RunDirectory:
         if not self.writable():
             return
         status = Status(
-            state=state, iteration=iteration, iterations=iterations, time=time.time(), host=socket.gethostname(),
-            pid=os.getpid(), **more,
-        )  # fmt: skip
+            state=state,
+            iteration=iteration,
+            iterations=iterations,
+            time=time.time(),
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            **more,
+        )
         write_json(self.path / "status.json", status.model_dump(mode="json"))
 
     def record(self) -> Record | None:

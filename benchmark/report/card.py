@@ -37,30 +37,36 @@ def reproducibility_card(records: Sequence[Record]) -> list[CardSection]:
     """All sections, for these records."""
     return [
         CardSection(
-            "Methods", "Is every method described so that it can be implemented again, with its equations?",
+            "Methods",
+            "Is every method described so that it can be implemented again, with its equations?",
             tuple(_methods(records)),
         ),
         CardSection(
-            "Code", "Is the code available, in the version that made the numbers, with a licence?",
+            "Code",
+            "Is the code available, in the version that made the numbers, with a licence?",
             tuple(_code(records)),
         ),
         CardSection(
             "Data sets", "Are all data sets named, cited and obtainable, with their splits?", tuple(_datasets(records))
         ),
         CardSection(
-            "Experimental set-up", "Are all settings stated: optimiser, schedule, crops, augmentation, evaluation?",
+            "Experimental set-up",
+            "Are all settings stated: optimiser, schedule, crops, augmentation, evaluation?",
             tuple(_protocols(records)),
         ),
         CardSection(
-            "Hyper-parameters", "Are the final values given, how they were chosen, and how many were tried?",
+            "Hyper-parameters",
+            "Are the final values given, how they were chosen, and how many were tried?",
             tuple(_hyper(records)),
         ),
         CardSection(
-            "Seeds and selection", "How many trainings, with which seeds, and which weights are reported?",
+            "Seeds and selection",
+            "How many trainings, with which seeds, and which weights are reported?",
             tuple(_seeds(records)),
         ),
         CardSection(
-            "Networks and teachers", "Which networks, with which initial weights; which teachers?",
+            "Networks and teachers",
+            "Which networks, with which initial weights; which teachers?",
             tuple(_networks(records)),
         ),
         CardSection("Hardware and time", "On what machines, and how long?", tuple(_hardware(records))),
@@ -68,7 +74,7 @@ def reproducibility_card(records: Sequence[Record]) -> list[CardSection]:
         CardSection(
             "Statistics", "Are spread and significance reported, and is it said what they are of?", tuple(_STATISTICS)
         ),
-    ]  # fmt: skip
+    ]
 
 
 _STATISTICS = (
@@ -79,11 +85,9 @@ _STATISTICS = (
     ),
     Item("Δ", "against the student alone with the same seed, data order and initial weights; paired"),
     Item("Test", "exact sign-flip over the paired differences; pooled over pairs, Holm over methods"),
-    Item(
-        "mIoU", "of the last iteration; a class is left out of the mean only if its union over all images is empty"
-    ),
+    Item("mIoU", "of the last iteration; a class is left out of the mean only if its union over all images is empty"),
     Item("Limits", "one teacher per pair, so that nothing here speaks of the variance between teachers"),
-)  # fmt: skip
+)
 
 
 def counted(values: Iterable[str], unit: str = "runs") -> str:
@@ -108,7 +112,7 @@ def _code(records: Sequence[Record]) -> Iterable[Item]:
     commits = [
         record.provenance.commit + (" with uncommitted changes" if record.provenance.dirty else "")
         for record in records
-    ]  # fmt: skip
+    ]
     yield Item("Commits", counted(commits))
     yield Item("Licence", "Apache-2.0; how to cite: CITATION.cff")
     yield Item("Version of the harness", counted(str(record.inputs.harness) for record in records))
@@ -192,9 +196,10 @@ def _networks(records: Sequence[Record]) -> Iterable[Item]:
         weights = [record.inputs.weights for record in records if record.inputs.model == name]
         initial = counted(f"sha256 {sha[:16]}…" if sha else "random" for sha in weights)
         yield Item(
-            facts.title, f"{name}: {facts.family}, {facts.parameters / 1e6:.2f} M parameters, {facts.gflops} GFLOPs at "
+            facts.title,
+            f"{name}: {facts.family}, {facts.parameters / 1e6:.2f} M parameters, {facts.gflops} GFLOPs at "
             f"{facts.size[0]}×{facts.size[1]}; initial weights: {initial}",
-        )  # fmt: skip
+        )
     teachers: dict[tuple[str, str, str], Record] = {}
     for record in records:
         if record.inputs.teacher:
@@ -220,9 +225,10 @@ def _hardware(records: Sequence[Record]) -> Iterable[Item]:
     steps = sum(record.iterations * record.cost.iteration_s * record.cost.devices for record in records) / 3600
     shared = sum(record.cost.wall_s * record.cost.devices / record.cost.cohort for record in records) / 3600
     yield Item(
-        "Device hours", f"{steps:.1f} as single runs (iterations × seconds); about {shared:.1f} as they were trained, "
+        "Device hours",
+        f"{steps:.1f} as single runs (iterations × seconds); about {shared:.1f} as they were trained, "
         "in cohorts, with evaluation",
-    )  # fmt: skip
+    )
     yield Item("Peak memory", f"{max(record.cost.memory_mb for record in records):,.0f} MB of a job")
     times = sorted(o.started for o in origins), sorted(o.finished for o in origins)
     yield Item("When", f"{times[0][0]} to {times[1][-1]}")

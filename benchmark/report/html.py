@@ -103,9 +103,12 @@ def write_report(results: Results, records: Sequence[Record], work_dir: Path, da
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
-        loader=PackageLoader("benchmark.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
+        loader=PackageLoader("benchmark.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
         lstrip_blocks=True,
-    )  # fmt: skip
+    )
     tables = make_tables(results)
     figures, reasons = _figures(Sources(results, work_dir))
     pairs = [pair for pair in results.pairs if pair.teacher]
@@ -168,9 +171,7 @@ def _summary(records: Sequence[Record], results: Results, damaged: Sequence[str]
 
 
 def _tables(tables: Iterable[Table], results: Results) -> list[ShownTable]:
-    labels = {
-        entry.label: entry.method for pair in results.pairs for entry in pair.entries if entry.role == "method"
-    }  # fmt: skip
+    labels = {entry.label: entry.method for pair in results.pairs for entry in pair.entries if entry.role == "method"}
     titles = sorted({pair.title for pair in results.pairs}, key=len, reverse=True)
     datasets = {str(row["dataset"]) for row in results.rows.values()}
     shown = []
@@ -229,22 +230,31 @@ def _uri(content: bytes, kind: str) -> str:
 def _holes(results: Results) -> list[Hole]:
     return [
         Hole(
-            dataset=row["dataset"], pair=_pair(row), method=row["method"], label=row["variant"],
+            dataset=row["dataset"],
+            pair=_pair(row),
+            method=row["method"],
+            label=row["variant"],
             seed="" if row["seed"] is None or row["seed"] != row["seed"] else str(row["seed"]),
-            outcome=row["outcome"], reason=row["reason"] or "",
+            outcome=row["outcome"],
+            reason=row["reason"] or "",
         )
         for row in results.rows.values()
         if row["outcome"] != State.DONE
     ] + [
         Hole(
-            dataset=pair.facts["dataset"], pair=pair.title, method=entry.method, label=entry.label, seed=str(seed),
-            outcome="missing", reason="no record, but other methods of the pair have this seed",
+            dataset=pair.facts["dataset"],
+            pair=pair.title,
+            method=entry.method,
+            label=entry.label,
+            seed=str(seed),
+            outcome="missing",
+            reason="no record, but other methods of the pair have this seed",
         )
         for pair in results.pairs
         for entry in pair.entries
         for seed, run in zip(entry.seeds, entry.ids, strict=True)
         if run is None and entry.role != "teacher"
-    ]  # fmt: skip
+    ]
 
 
 def _reruns(results: Results, records: Mapping[str, Record]) -> list[Rerun]:
@@ -271,7 +281,7 @@ def _reruns(results: Results, records: Mapping[str, Record]) -> list[Rerun]:
                 commit=", ".join(commits),
                 machine=", ".join(machines),
                 command=train_command(first.inputs),
-            )  # fmt: skip
+            )
         )
     return sorted(reruns, key=lambda rerun: (rerun.dataset, rerun.pair, rerun.method, rerun.label))
 

@@ -16,13 +16,39 @@ LONG = 40
 """Rows from which a table may break over pages."""
 
 LATEX = {
-    "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "_": r"\_", "%": r"\%",
-    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
-    "–": "--", "—": "---", "…": r"\ldots{}", "−": "$-$", "±": r"$\pm$", "→": r"$\rightarrow$", "×": r"$\times$",
-    "·": r"$\cdot$", "²": r"$^2$", "≤": r"$\leq$", "≥": r"$\geq$", "√": r"$\surd$", "Δ": r"$\Delta$",
-    "λ": r"$\lambda$", "λ1": r"$\lambda_1$", "λ2": r"$\lambda_2$", "τ": r"$\tau$", "α": r"$\alpha$", "‖": r"$\|$",
+    "\\": r"\textbackslash{}",
+    "{": r"\{",
+    "}": r"\}",
+    "$": r"\$",
+    "&": r"\&",
+    "#": r"\#",
+    "_": r"\_",
+    "%": r"\%",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "–": "--",
+    "—": "---",
+    "…": r"\ldots{}",
+    "−": "$-$",
+    "±": r"$\pm$",
+    "→": r"$\rightarrow$",
+    "×": r"$\times$",
+    "·": r"$\cdot$",
+    "²": r"$^2$",
+    "≤": r"$\leq$",
+    "≥": r"$\geq$",
+    "√": r"$\surd$",
+    "Δ": r"$\Delta$",
+    "λ": r"$\lambda$",
+    "λ1": r"$\lambda_1$",
+    "λ2": r"$\lambda_2$",
+    "τ": r"$\tau$",
+    "α": r"$\alpha$",
+    "‖": r"$\|$",
     '"': "''",
-}  # fmt: skip
+}
 """How signs are written that LaTeX does not take as they are."""
 
 PREAMBLE = r"\usepackage{booktabs,graphicx,longtable}"
@@ -68,9 +94,11 @@ def to_latex(table: Table, marks: Mapping[str, str]) -> str:
         head = f"{latex_text(table.title)}: {latex_text(section.title)}. {latex_text(section.setting)}."
         columns = "l" + "r" * (len(section.columns) - 1)
         if len(section.rows) > LONG:
-            parts.append("{\\small\n" + styled.to_latex(
-                hrules=True, environment="longtable", column_format=columns, caption=head
-            ).rstrip() + "\n}")  # fmt: skip
+            parts.append(
+                "{\\small\n"
+                + styled.to_latex(hrules=True, environment="longtable", column_format=columns, caption=head).rstrip()
+                + "\n}"
+            )
             continue
         body = styled.to_latex(hrules=True, column_format=columns).rstrip()
         parts.append(

@@ -72,9 +72,14 @@ def compare_runs(results: Results, first: str, second: str) -> Comparison:
     )
     differences = [pair.difference for pair in runs]
     return Comparison(
-        _title(ours, single), _title(theirs, single), runs, summary(differences), flip_p(differences), _interval(areas),
+        _title(ours, single),
+        _title(theirs, single),
+        runs,
+        summary(differences),
+        flip_p(differences),
+        _interval(areas),
         left_out,
-    )  # fmt: skip
+    )
 
 
 def select(results: Results, text: str) -> list[list[Row]]:

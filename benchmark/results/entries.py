@@ -134,9 +134,7 @@ def variant_order(method: str, variant: str) -> tuple[Any, ...]:
     """Sort key: baselines, then methods under test; per method its default, other settings, controls and ablations."""
     base, _, recipe = method.partition("@")
     known = (*FIRST, "", *LAST)
-    return (
-        known.index(base) if base in known else len(FIRST), base, recipe, ": " in variant, natural(variant)
-    )  # fmt: skip
+    return (known.index(base) if base in known else len(FIRST), base, recipe, ": " in variant, natural(variant))
 
 
 def natural(text: str) -> tuple[Any, ...]:
@@ -167,10 +165,14 @@ def _pair(
     if taught:
         entries.insert(0, _teacher(taught, by_id.get(teacher_id)))
     return PairEntries(
-        teacher=taught and taught["teacher"], student=members[0]["student"],
-        heterogeneous=taught and bool(taught["heterogeneous"]), teacher_id=teacher_id, facts=members[0], seeds=seeds,
+        teacher=taught and taught["teacher"],
+        student=members[0]["student"],
+        heterogeneous=taught and bool(taught["heterogeneous"]),
+        teacher_id=teacher_id,
+        facts=members[0],
+        seeds=seeds,
         entries=tuple(_distinct(entries)),
-    )  # fmt: skip
+    )
 
 
 def _entry(cell: Rows, expected: Iterable[int]) -> Entry:
@@ -222,10 +224,21 @@ def _teacher(taught: dict[str, Any], own: dict[str, Any] | None) -> Entry:
             made = replace(made, seeds=(0,), ids=(None,), mious=(found,), holes=())
             label = "Teacher (checkpoint)"
     return replace(
-        made, role="teacher", label=label, method="", variant="", note=None, deltas=(), delta_holes=(),
-        extra_parameters=None, off=_off(taught), iteration_s=made.iteration_s if own else None,
-        commits=made.commits if own else (), machines=made.machines if own else (), jobs=made.jobs if own else (),
-    )  # fmt: skip
+        made,
+        role="teacher",
+        label=label,
+        method="",
+        variant="",
+        note=None,
+        deltas=(),
+        delta_holes=(),
+        extra_parameters=None,
+        off=_off(taught),
+        iteration_s=made.iteration_s if own else None,
+        commits=made.commits if own else (),
+        machines=made.machines if own else (),
+        jobs=made.jobs if own else (),
+    )
 
 
 def _off(taught: dict[str, Any]) -> str | None:

@@ -23,31 +23,89 @@ MISSING, SKIPPED = "missing", "skipped"
 """The outcomes of rows that stand for a run without a record, and for a cell that no run can fill."""
 
 INPUTS = (
-    "id", "outcome", "reason", "dataset", "dataset_hash", "protocol", "protocol_hash", "model", "student",
-    "student_family", "weights", "teacher_model", "teacher", "teacher_family", "teacher_kind", "teacher_id",
-    "heterogeneous", "method", "method_version", "variant", "note", "hyper", "seed", "precision", "overrides",
-    "off_protocol", "harness", "setting_key", "cell_key", "delta_key",
-)  # fmt: skip
+    "id",
+    "outcome",
+    "reason",
+    "dataset",
+    "dataset_hash",
+    "protocol",
+    "protocol_hash",
+    "model",
+    "student",
+    "student_family",
+    "weights",
+    "teacher_model",
+    "teacher",
+    "teacher_family",
+    "teacher_kind",
+    "teacher_id",
+    "heterogeneous",
+    "method",
+    "method_version",
+    "variant",
+    "note",
+    "hyper",
+    "seed",
+    "precision",
+    "overrides",
+    "off_protocol",
+    "harness",
+    "setting_key",
+    "cell_key",
+    "delta_key",
+)
 SCORES = ("miou_last", "miou_best", "best_iteration", "macc", "aacc", "iterations", "diverged_at", "curve", "iou")
 COSTS = (
-    "step_s", "teacher_s", "data_s", "iteration_s", "wall_s", "share_s", "single_s", "gpu_s", "memory_mb", "parameters",
-    "extra_parameters", "cohort", "devices",
-)  # fmt: skip
+    "step_s",
+    "teacher_s",
+    "data_s",
+    "iteration_s",
+    "wall_s",
+    "share_s",
+    "single_s",
+    "gpu_s",
+    "memory_mb",
+    "parameters",
+    "extra_parameters",
+    "cohort",
+    "devices",
+)
 ORIGIN = ("commit", "dirty", "device", "processor", "started")
 COLUMNS = (*INPUTS, *SCORES, *COSTS, *ORIGIN, "images", "teacher_miou", "teacher_published", "teacher_off")
 _DELTA = ("method", "method_version", "outcome", "reason", "seed", "miou_last", "images", "delta_key")
 """What Δ is made from."""
 _DTYPES = {
     "Int64": (
-        "method_version", "seed", "harness", "best_iteration", "iterations", "diverged_at", "parameters",
-        "extra_parameters", "cohort", "devices",
+        "method_version",
+        "seed",
+        "harness",
+        "best_iteration",
+        "iterations",
+        "diverged_at",
+        "parameters",
+        "extra_parameters",
+        "cohort",
+        "devices",
     ),
     "float64": (
-        "miou_last", "miou_best", "macc", "aacc", "step_s", "teacher_s", "data_s", "iteration_s", "wall_s", "memory_mb",
-        "share_s", "single_s", "gpu_s", "teacher_miou", "teacher_published",
+        "miou_last",
+        "miou_best",
+        "macc",
+        "aacc",
+        "step_s",
+        "teacher_s",
+        "data_s",
+        "iteration_s",
+        "wall_s",
+        "memory_mb",
+        "share_s",
+        "single_s",
+        "gpu_s",
+        "teacher_miou",
+        "teacher_published",
     ),
     "boolean": ("heterogeneous", "dirty", "off_protocol", "teacher_off"),
-}  # fmt: skip
+}
 
 
 def records_frame(records: Sequence[Record]) -> pd.DataFrame:
@@ -130,8 +188,12 @@ def with_delta(frame: pd.DataFrame) -> pd.DataFrame:
 
 def frame_rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
     """The rows of a frame as dicts of plain values, faster than pandas' own `to_dict`."""
-    columns = [frame[name].to_numpy(dtype=object, na_value=None).tolist() if frame[name].dtype.kind in "iub"
-               else frame[name].tolist() for name in frame]  # fmt: skip
+    columns = [
+        frame[name].to_numpy(dtype=object, na_value=None).tolist()
+        if frame[name].dtype.kind in "iub"
+        else frame[name].tolist()
+        for name in frame
+    ]
     return [dict(zip(frame, values, strict=True)) for values in zip(*columns, strict=True)]
 
 

@@ -130,9 +130,14 @@ def _compared(results: Results, number: Number, pair: PairEntries, entry: Entry)
     paired = bool(students) and whole and all(alone)
     deltas = [ours - theirs for ours, theirs in zip(mious, alone, strict=True)] if paired else []
     made = Compared(
-        number, pair, entry, summary(mious) if whole else None, summary(deltas) if paired else None,
-        _not_run(number.value), _not_run(number.delta, number.delta_reason),
-    )  # fmt: skip
+        number,
+        pair,
+        entry,
+        summary(mious) if whole else None,
+        summary(deltas) if paired else None,
+        _not_run(number.value),
+        _not_run(number.delta, number.delta_reason),
+    )
     if reason:
         judged = Judgement(Verdict.NOT_COMPARABLE, reason=reason)
         return replace(made, absolute=judged, delta=judged)

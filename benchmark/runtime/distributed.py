@@ -111,8 +111,11 @@ def joined(place: Place | None, device: torch.device) -> Iterator[None]:
         store, _, _ = next(dist.rendezvous(f"tcp://{where}", place.rank, place.world, timeout=patience))
         dist.init_process_group(
             "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo",
-            store=store, rank=place.rank, world_size=place.world, timeout=timedelta(seconds=COLLECTIVE_S),
-        )  # fmt: skip
+            store=store,
+            rank=place.rank,
+            world_size=place.world,
+            timeout=timedelta(seconds=COLLECTIVE_S),
+        )
     except (RuntimeError, ValueError, OSError) as error:
         reason = str(error).strip().splitlines()[0][:200]
         raise KdsegError(

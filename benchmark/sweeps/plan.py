@@ -156,15 +156,26 @@ def plan_sweep(sweep: Sweep, weights_dir: Path | None = None, missing: list[str]
     def add(model: str, method: MethodSetting, seed: int, teacher: TeacherSource | None = None) -> Run:
         if model not in first:  # what the runs of a network have in common is checked once, not ten thousand times
             first[model] = make_run(
-                dataset, protocol, network(model), method, seed=seed, teacher=teacher, weights=weights.get(model),
-                overrides=sweep.overrides, precision=sweep.precision,
-            )  # fmt: skip
+                dataset,
+                protocol,
+                network(model),
+                method,
+                seed=seed,
+                teacher=teacher,
+                weights=weights.get(model),
+                overrides=sweep.overrides,
+                precision=sweep.precision,
+            )
         run = first[model].model_copy(update={"method": method, "seed": seed, "teacher": teacher})
         return runs.setdefault(run.id, run)
 
-    parts = [(part.pairs or sweep.pairs, part.methods or sweep.methods, part.seeds or sweep.seeds) for part in (
-        Part(), *sweep.include,
-    )]  # fmt: skip
+    parts = [
+        (part.pairs or sweep.pairs, part.methods or sweep.methods, part.seeds or sweep.seeds)
+        for part in (
+            Part(),
+            *sweep.include,
+        )
+    ]
     teachers: dict[SweepPair, TeacherSource] = {}
     for entry in dict.fromkeys(entry for pairs, _, _ in parts for entry in pairs):
         if entry.checkpoint:
@@ -187,10 +198,15 @@ def plan_sweep(sweep: Sweep, weights_dir: Path | None = None, missing: list[str]
             if reason:
                 skips.append(
                     Skipped(
-                        dataset=dataset.name, protocol=protocol.name, student=entry.student, teacher=entry.teacher,
-                        method=setting.name, variant=setting.variant, reason=reason,
+                        dataset=dataset.name,
+                        protocol=protocol.name,
+                        student=entry.student,
+                        teacher=entry.teacher,
+                        method=setting.name,
+                        variant=setting.variant,
+                        reason=reason,
                     )
-                )  # fmt: skip
+                )
                 continue
             for seed in seeds:
                 if not left_out[seed]:
@@ -252,11 +268,16 @@ def cohorts(
     parts = [group[i : i + size] for group in groups.values() for i in range(0, len(group), size)]
     return [
         Job(
-            runs=tuple(part), work_dir=str(work_dir), data_root=str(data_root) if data_root else None,
-            files=plan.files, execution=execution, off_protocol=off_protocol, teacher_miou=plan.teacher_miou,
+            runs=tuple(part),
+            work_dir=str(work_dir),
+            data_root=str(data_root) if data_root else None,
+            files=plan.files,
+            execution=execution,
+            off_protocol=off_protocol,
+            teacher_miou=plan.teacher_miou,
         )
         for part in first + parts
-    ]  # fmt: skip
+    ]
 
 
 def chosen(runs: Sequence[Run], only: str) -> set[str]:

@@ -148,9 +148,13 @@ class Cohort:
         """Endless training batches from the current iteration on, once per normalisation that is asked for."""
         preprocessors = {norm: Preprocessor(norm, self.recipe.crop, self.device) for norm in self.normalisations}
         raw = train_batches(
-            self.train_set, self.recipe.batch, self.iteration, self.job.execution.workers, distributed.rank(),
+            self.train_set,
+            self.recipe.batch,
+            self.iteration,
+            self.job.execution.workers,
+            distributed.rank(),
             distributed.world(),
-        )  # fmt: skip
+        )
         while True:
             with self.timing.data.shared([member.run.id for member in self.alive]):
                 loaded = next(raw)
@@ -240,9 +244,14 @@ class Cohort:
             ids = [member.run.id for member in some]
             areas = evaluate(
                 {m.run.id: Evaluated(m.student, m.protocol.normalisation, m.protocol.val_parts, m.alone) for m in some},
-                self.val_set, self.classes, size, self.job.execution.workers, self.device, self._heartbeat,
+                self.val_set,
+                self.classes,
+                size,
+                self.job.execution.workers,
+                self.device,
+                self._heartbeat,
                 lambda ids=ids: self.timing.validation.shared(ids),
-            )  # fmt: skip
+            )
             for member in some:
                 member.validated(areas[member.run.id])
 
@@ -322,13 +331,18 @@ class Cohort:
                 divergence=member.divergence,
                 cost=cost(member, self.timing, self._spent(member), self.device, len(self.members)),
                 provenance=provenance(
-                    self.job.execution, self.device, {"train": self.train_set, "val": self.val_set},
-                    self.teacher.sha256 if self.teacher and member.run.teacher else None, self.started,
-                    tuple(member.resumed_at), member.code, self.teacher_check if member.run.teacher else None,
+                    self.job.execution,
+                    self.device,
+                    {"train": self.train_set, "val": self.val_set},
+                    self.teacher.sha256 if self.teacher and member.run.teacher else None,
+                    self.started,
+                    tuple(member.resumed_at),
+                    member.code,
+                    self.teacher_check if member.run.teacher else None,
                     directory.lease.attempt if directory.lease else None,
                 ),
                 areas_sha256=areas_sha256,
                 student_sha256=checkpoints.weights_hash(member.student) if result else None,
             ),
             self.recipe.iterations,
-        )  # fmt: skip
+        )

@@ -61,17 +61,30 @@ class WandbTracker(Tracker):
         except ImportError:
             raise ImportError("is not installed; pip install wandb") from None
         settings = wandb.Settings(
-            console="off", silent=True, disable_git=True, disable_code=True, save_code=False, x_save_requirements=False,
+            console="off",
+            silent=True,
+            disable_git=True,
+            disable_code=True,
+            save_code=False,
+            x_save_requirements=False,
             init_timeout=START_S,
-        )  # fmt: skip
+        )
         pair = f"{run.teacher.model} → {run.model}" if run.teacher else run.model
         tags = [run.dataset, run.protocol, run.model, run.method.name, f"seed {run.seed}", run.precision]
         self.run: Any = wandb.init(
-            project=PROJECT, id=run.id, resume="allow", mode=self.mode, dir=str(folder), reinit="create_new",
-            name=f"{run.method.variant}, seed {run.seed}", group=f"{run.dataset}/{pair}/{run.method.variant}",
-            job_type=run.method.name, tags=[tag[:LONGEST_TAG] for tag in dict.fromkeys(tags)],
-            config=run.model_dump(mode="json"), settings=settings,
-        )  # fmt: skip
+            project=PROJECT,
+            id=run.id,
+            resume="allow",
+            mode=self.mode,
+            dir=str(folder),
+            reinit="create_new",
+            name=f"{run.method.variant}, seed {run.seed}",
+            group=f"{run.dataset}/{pair}/{run.method.variant}",
+            job_type=run.method.name,
+            tags=[tag[:LONGEST_TAG] for tag in dict.fromkeys(tags)],
+            config=run.model_dump(mode="json"),
+            settings=settings,
+        )
 
     def _guarded(self, work: Callable[[], None]) -> None:
         """Do it, unless this run has ended or failed in wandb before."""

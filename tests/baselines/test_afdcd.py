@@ -13,10 +13,14 @@ from tests.golden.cases import Case, cases, check
 
 quick = settings(max_examples=30, deadline=None)
 NAMES = {
-    "projetor.0": "convolutions.0", "projetor.2": "convolutions.1", "align": "align",
-    "block_1.0": "convolutions.0", "block_2.0": "convolutions.1",
-    "adpator_1": "convolutions.2", "adpator_2": "convolutions.3",
-}  # fmt: skip
+    "projetor.0": "convolutions.0",
+    "projetor.2": "convolutions.1",
+    "align": "align",
+    "block_1.0": "convolutions.0",
+    "block_2.0": "convolutions.1",
+    "adpator_1": "convolutions.2",
+    "adpator_2": "convolutions.3",
+}
 """Names in the reference's state dict (its spelling) and here."""
 
 
@@ -63,8 +67,10 @@ def test_contrast_by_hand_in_float64() -> None:
                     positive = -(anchor - teacher[n, part, *place]).abs().sum() / tau
                     negatives = [
                         -(anchor - teacher[n, 2 * g : 2 * g + 2, *other]).abs().sum() / tau
-                        for g in range(groups) if g != m for other in places
-                    ]  # fmt: skip
+                        for g in range(groups)
+                        if g != m
+                        for other in places
+                    ]
                     total += float(torch.logsumexp(torch.stack([positive, *negatives]), 0) - positive)
     found = dense_contrast(student.float(), teacher.float(), tau, groups, 0, (2, 2))
     assert found.item() == pytest.approx(total / (2 * 4 * 6), rel=1e-5)

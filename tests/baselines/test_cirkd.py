@@ -104,9 +104,11 @@ def golden_memory(case: Case) -> Memory:
     regions = case.params["teacher_segment_queue"].shape[1]
     memory = Memory(k, width, pixels, regions, case.hyper["pixel_update_freq"])
     names = {
-        "pixels": "teacher_pixel_queue", "regions": "teacher_segment_queue",
-        "pixels_pointer": "pixel_queue_ptr", "regions_pointer": "segment_queue_ptr",
-    }  # fmt: skip
+        "pixels": "teacher_pixel_queue",
+        "regions": "teacher_segment_queue",
+        "pixels_pointer": "pixel_queue_ptr",
+        "regions_pointer": "segment_queue_ptr",
+    }
     memory.load_state_dict({ours: torch.from_numpy(case.params[theirs].copy()) for ours, theirs in names.items()})
     return memory
 

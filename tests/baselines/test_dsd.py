@@ -60,9 +60,10 @@ def test_a_map_that_stands_twice_has_no_residual_and_no_huge_gradient() -> None:
 
 def taps(aux: bool, seed: int = 0) -> dict[str, torch.Tensor]:
     found = {
-        "c3": random_map(1, 6, 2, 2, seed=seed), "pre_classifier": random_map(1, 4, 8, 8, seed=seed + 1),
+        "c3": random_map(1, 6, 2, 2, seed=seed),
+        "pre_classifier": random_map(1, 4, 8, 8, seed=seed + 1),
         "logits": random_map(1, 3, 8, 8, seed=seed + 2),
-    }  # fmt: skip
+    }
     return found | ({"aux_logits": random_map(1, 3, 4, 4, seed=seed + 3)} if aux else {})
 
 

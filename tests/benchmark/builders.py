@@ -31,10 +31,19 @@ def heteroakd(variant: str | None = None, **hyper: Any) -> MethodSetting:
 def run(method: MethodSetting | None = None, seed: int = 0, teacher: TeacherSource | None = None, **more: Any) -> Run:
     """A run of the demo."""
     inputs: dict[str, Any] = {
-        "dataset": "drawn", "dataset_hash": "d" * 16, "protocol": "demo", "protocol_hash": "p" * 16,
-        "model": STUDENT_MODEL, "weights": None, "teacher": teacher, "method": method or setting(), "overrides": {},
-        "precision": "fp32", "seed": seed, "harness": 1,
-    }  # fmt: skip
+        "dataset": "drawn",
+        "dataset_hash": "d" * 16,
+        "protocol": "demo",
+        "protocol_hash": "p" * 16,
+        "model": STUDENT_MODEL,
+        "weights": None,
+        "teacher": teacher,
+        "method": method or setting(),
+        "overrides": {},
+        "precision": "fp32",
+        "seed": seed,
+        "harness": 1,
+    }
     return Run(**(inputs | more))
 
 
@@ -51,14 +60,29 @@ def source(of: Run | None = None) -> TeacherSource:
 
 def record(of: Run, miou: float | None = 50.0, *, commit: str = "a" * 40, dirty: bool = False, **cost: Any) -> Record:
     """The record of a run with this mIoU in percent; `None`: it diverged at iteration 37."""
-    scores = None if miou is None else Scores(
-        iteration=200, miou=miou, macc=miou + 5, aacc=miou + 20, iou={"sky": miou + 1, "road": miou - 1, "pole": None}
-    )  # fmt: skip
+    scores = (
+        None
+        if miou is None
+        else Scores(
+            iteration=200,
+            miou=miou,
+            macc=miou + 5,
+            aacc=miou + 20,
+            iou={"sky": miou + 1, "road": miou - 1, "pole": None},
+        )
+    )
     best = scores and scores.model_copy(update={"iteration": 100, "miou": miou + 0.5})
     costs = {
-        "step_s": 0.2, "teacher_s": 0.05, "data_s": 0.01, "wall_s": 60.0, "memory_mb": 900.0, "parameters": 3740819,
-        "extra_parameters": 0, "cohort": 4, "devices": 1,
-    }  # fmt: skip
+        "step_s": 0.2,
+        "teacher_s": 0.05,
+        "data_s": 0.01,
+        "wall_s": 60.0,
+        "memory_mb": 900.0,
+        "parameters": 3740819,
+        "extra_parameters": 0,
+        "cohort": 4,
+        "devices": 1,
+    }
     return Record(
         id=of.id,
         outcome=State.DONE if scores else State.DIVERGED,
@@ -68,14 +92,25 @@ def record(of: Run, miou: float | None = 50.0, *, commit: str = "a" * 40, dirty:
         divergence=None if scores else Divergence(iteration=37, reason="loss is not finite"),
         cost=Cost(**(costs | cost)),
         provenance=Provenance(
-            commit=commit, dirty=dirty, versions={"torch": "2.13.0"}, platform="Linux", processor="some CPU",
-            device="cpu", threads=1, workers=0, deterministic=False, list_hashes={"train": "1", "val": "2"},
-            images={"train": 300, "val": 80}, teacher_sha256=None, started="2026-01-01T00:00:00+00:00",
-            finished="2026-01-01T00:01:00+00:00", resumed_at=(),
+            commit=commit,
+            dirty=dirty,
+            versions={"torch": "2.13.0"},
+            platform="Linux",
+            processor="some CPU",
+            device="cpu",
+            threads=1,
+            workers=0,
+            deterministic=False,
+            list_hashes={"train": "1", "val": "2"},
+            images={"train": 300, "val": 80},
+            teacher_sha256=None,
+            started="2026-01-01T00:00:00+00:00",
+            finished="2026-01-01T00:01:00+00:00",
+            resumed_at=(),
         ),
         areas_sha256="e" * 64 if scores else None,
         student_sha256="f" * 64 if scores else None,
-    )  # fmt: skip
+    )
 
 
 TEACHER = source()

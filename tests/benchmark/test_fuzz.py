@@ -54,9 +54,12 @@ def change(tree, path, value, how):
 
 def changed(tree):
     return st.builds(
-        change, st.just(tree), st.sampled_from(sorted(places(tree), key=str)), VALUES,
+        change,
+        st.just(tree),
+        st.sampled_from(sorted(places(tree), key=str)),
+        VALUES,
         st.sampled_from(["replace", "remove", "add"]),
-    )  # fmt: skip
+    )
 
 
 def one_line(error):

@@ -433,9 +433,16 @@ def test_every_trainable_parameter_gets_a_gradient_at_every_step():
         DETACH, (0.0, 1.0), (0.0, 1.0), (0, 5), (True, False), (True, False)
     ):
         method = attached(
-            CNN, MIT, detach=detach, supervision_weight=weight, lambda2=lambda2, warmup=warmup, kmm=kmm,
-            supervision_detach=cut, projector="conv_bn_relu_conv",
-        )  # fmt: skip
+            CNN,
+            MIT,
+            detach=detach,
+            supervision_weight=weight,
+            lambda2=lambda2,
+            warmup=warmup,
+            kmm=kmm,
+            supervision_detach=cut,
+            projector="conv_bn_relu_conv",
+        )
         sum(method.losses(leaves(student), teacher, labels, 0).values()).backward()
         idle = [name for name, p in method.named_parameters() if p.requires_grad and p.grad is None]
         assert not idle, (detach, weight, lambda2, warmup, kmm, cut)

@@ -211,18 +211,24 @@ class Cluster:
         log = self.folder / "log" / f"{Path(command[0]).name}.out.log"
         with log.open("a") as output:
             code = subprocess.call(
-                [str(part) for part in command], env=self.environment() | environment, stdin=subprocess.DEVNULL,
-                stdout=output, stderr=subprocess.STDOUT,
-            )  # fmt: skip
+                [str(part) for part in command],
+                env=self.environment() | environment,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            )
         if code:
             raise ClusterError(f"{command[0]}: exit code {code}: {log.read_text().strip()}")
 
     def _start_munged(self) -> None:
         (self.folder / "run/munge.socket").unlink(missing_ok=True)
         options = {
-            "key-file": "munge/key", "socket": "run/munge.socket", "pid-file": "run/munged.pid",
-            "log-file": "log/munged.log", "seed-file": "munge/seed",
-        }  # fmt: skip
+            "key-file": "munge/key",
+            "socket": "run/munge.socket",
+            "pid-file": "run/munged.pid",
+            "log-file": "log/munged.log",
+            "seed-file": "munge/seed",
+        }
         self._daemon("munged", "--num-threads=4", *(f"--{key}={self.folder / path}" for key, path in options.items()))
         self.wait(lambda: self.run("munge", "--no-input", f"--socket={self.folder}/run/munge.socket"), "munged")
 
@@ -231,17 +237,36 @@ class Cluster:
         data, user = self.folder / "database", getpass.getuser()
         if not (data / "mysql").exists():
             self._daemon(
-                "mariadb-install-db", "--no-defaults", f"--datadir={data}", f"--user={user}", "--skip-test-db",
-                "--skip-name-resolve", "--auth-root-authentication-method=socket", f"--auth-root-socket-user={user}",
-            )  # fmt: skip
+                "mariadb-install-db",
+                "--no-defaults",
+                f"--datadir={data}",
+                f"--user={user}",
+                "--skip-test-db",
+                "--skip-name-resolve",
+                "--auth-root-authentication-method=socket",
+                f"--auth-root-socket-user={user}",
+            )
         self._daemon(
-            "setsid", "--fork", "mariadbd", "--no-defaults", f"--datadir={data}", f"--user={user}",
-            f"--socket={self._database_socket}", f"--pid-file={self.folder}/run/mariadbd.pid",
-            f"--log-error={self.folder}/log/mariadbd.log", "--skip-networking", "--skip-log-bin",
-            "--innodb-buffer-pool-size=32M", "--innodb-log-file-size=16M", "--innodb-lock-wait-timeout=900",
-            "--innodb-flush-log-at-trx-commit=0", "--innodb-flush-method=nosync", "--innodb-doublewrite=0",
-            "--performance-schema=OFF", "--key-buffer-size=1M",
-        )  # fmt: skip
+            "setsid",
+            "--fork",
+            "mariadbd",
+            "--no-defaults",
+            f"--datadir={data}",
+            f"--user={user}",
+            f"--socket={self._database_socket}",
+            f"--pid-file={self.folder}/run/mariadbd.pid",
+            f"--log-error={self.folder}/log/mariadbd.log",
+            "--skip-networking",
+            "--skip-log-bin",
+            "--innodb-buffer-pool-size=32M",
+            "--innodb-log-file-size=16M",
+            "--innodb-lock-wait-timeout=900",
+            "--innodb-flush-log-at-trx-commit=0",
+            "--innodb-flush-method=nosync",
+            "--innodb-doublewrite=0",
+            "--performance-schema=OFF",
+            "--key-buffer-size=1M",
+        )
         ask = ("mariadb", "--no-defaults", f"--socket={self._database_socket}", f"--user={user}", "-e", "select 1")
         self.wait(lambda: self.run(*ask), "mariadbd")
 

@@ -55,11 +55,18 @@ class Launch:
     @cached_property
     def sweep(self) -> Path:
         """The sweep file."""
-        return _yaml(self.folder / "faults.yaml", {
-            "name": "faults", "dataset": "drawn", "protocol": "demo", "methods": list(self.methods), "seeds": [0],
-            "pairs": [{"teacher": "segformer_tiny", "student": "resnet_tiny"}],
-            "overrides": RECIPE | dict(self.recipe),
-        })  # fmt: skip
+        return _yaml(
+            self.folder / "faults.yaml",
+            {
+                "name": "faults",
+                "dataset": "drawn",
+                "protocol": "demo",
+                "methods": list(self.methods),
+                "seeds": [0],
+                "pairs": [{"teacher": "segformer_tiny", "student": "resnet_tiny"}],
+                "overrides": RECIPE | dict(self.recipe),
+            },
+        )
 
     @cached_property
     def runs(self) -> list[Run]:
@@ -106,9 +113,12 @@ class Launch:
         more = {"PATH": f"{path}{os.pathsep}{os.environ['PATH']}"} if path else {}
         return subprocess.Popen(
             [sys.executable, "-m", "benchmark.cli", *map(str, arguments), "--work-dir", str(self.work_dir)],
-            env=os.environ | more, text=True,
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors,
-        )  # fmt: skip
+            env=os.environ | more,
+            text=True,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+        )
 
     # Where it is -----------------------------------------------------------------------------------------------
 

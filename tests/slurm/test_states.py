@@ -13,10 +13,16 @@ NAME = "test.1"
 
 def submission(world, *runs, **changes):
     base = {
-        "sweep": "test", "cluster": "ci", "profile": "local", "name": NAME, "job": "7", "submitted": 0.0,
-        "folder": str(world.folder / "slurm" / NAME), "runs": tuple((run.id,) for run in runs),
+        "sweep": "test",
+        "cluster": "ci",
+        "profile": "local",
+        "name": NAME,
+        "job": "7",
+        "submitted": 0.0,
+        "folder": str(world.folder / "slurm" / NAME),
+        "runs": tuple((run.id,) for run in runs),
         "attempts": (1,) * len(runs),
-    }  # fmt: skip
+    }
     return Submission(**base | changes)
 
 
@@ -49,7 +55,7 @@ def state(world, run, now, at=1000.0):
         (Seen("RUNNING", "of-another.1"), At.FAILED, Cause.ERROR, "Slurm no longer knows its job"),
         (None, At.FAILED, Cause.ERROR, "Slurm no longer knows its job"),
     ],
-)  # fmt: skip
+)
 def test_slurms_word_becomes_a_state_with_a_cause(world, seen, at, cause, message):
     run = world.run("student")
     found = state(world, run, slurm(submission(world, run), **({"e0": seen} if seen else {})))
@@ -116,9 +122,15 @@ def test_a_diverged_record_is_moved_aside_and_kept(world, teacher):
 def test_a_submission_is_known_by_what_was_noted_last(tmp_path):
     own_folder(tmp_path / "slurm")
     entry = Submission(
-        sweep="a", cluster="ci", profile="p", name="a.1", folder="f", submitted=1.0, runs=(("x",), ("y", "z")),
+        sweep="a",
+        cluster="ci",
+        profile="p",
+        name="a.1",
+        folder="f",
+        submitted=1.0,
+        runs=(("x",), ("y", "z")),
         attempts=(1, 2),
-    )  # fmt: skip
+    )
     note(tmp_path, entry)
     assert attempts(submissions(tmp_path)) == {}
     note(tmp_path, entry.model_copy(update={"job": "12"}))

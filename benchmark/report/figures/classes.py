@@ -41,7 +41,7 @@ def class_figures(sources: Sources) -> list[Figure]:
                     data=tuple(data),
                     draw=partial(_draw, pair, data),
                     facts=facts(pair),
-                )  # fmt: skip
+                )
             )
     if not found:
         raise KdsegError("classes: needs a finished run of a method and of its student alone, with the same seed")
@@ -61,9 +61,13 @@ def _rows(sources: Sources, pair: PairEntries, entry: Entry) -> list[Row]:
         known = None not in ours and None not in theirs
         deltas = [a - b for a, b in zip(ours, theirs, strict=True)] if known else []
         rows.append(
-            {"method": entry.label, "class": name, "delta": math.fsum(deltas) / len(deltas) if deltas else math.nan,
-             "n": len(deltas)}
-        )  # fmt: skip
+            {
+                "method": entry.label,
+                "class": name,
+                "delta": math.fsum(deltas) / len(deltas) if deltas else math.nan,
+                "n": len(deltas),
+            }
+        )
     return rows
 
 

@@ -35,7 +35,7 @@ def cost_figures(sources: Sources) -> list[Figure]:
                     data=tuple(data),
                     draw=partial(_draw, pair, data),
                     facts=facts(pair),
-                )  # fmt: skip
+                )
             )
     if not found:
         raise KdsegError("cost: needs a pair with its student alone and two methods or more that have finished")
@@ -44,9 +44,7 @@ def cost_figures(sources: Sources) -> list[Figure]:
 
 def best(points: Sequence[tuple[float, float]]) -> list[bool]:
     """Of (cost, gain) points those that no other beats: none is as cheap and better, or cheaper and as good."""
-    return [
-        not any(c <= cost and g >= gain and (c, g) != (cost, gain) for c, g in points) for cost, gain in points
-    ]  # fmt: skip
+    return [not any(c <= cost and g >= gain and (c, g) != (cost, gain) for c, g in points) for cost, gain in points]
 
 
 def _rows(pair: PairEntries) -> list[Row]:
@@ -55,13 +53,19 @@ def _rows(pair: PairEntries) -> list[Row]:
         return []
     rows = [
         {
-            "number": 0, "method": entry.label, "cost": entry.iteration_s / student.iteration_s,
-            "iteration_s": entry.iteration_s, "delta": entry.delta.mean, "delta_std": entry.delta.std,
-            "n": entry.delta.n, "extra_parameters": entry.extra_parameters, "machines": "; ".join(entry.machines),
+            "number": 0,
+            "method": entry.label,
+            "cost": entry.iteration_s / student.iteration_s,
+            "iteration_s": entry.iteration_s,
+            "delta": entry.delta.mean,
+            "delta_std": entry.delta.std,
+            "n": entry.delta.n,
+            "extra_parameters": entry.extra_parameters,
+            "machines": "; ".join(entry.machines),
         }
         for entry in pair.entries
         if entry.delta and entry.iteration_s and entry.machines == student.machines
-    ]  # fmt: skip
+    ]
     front = best([(1.0, 0.0), *((row["cost"], row["delta"]) for row in rows)])[1:]  # the student alone takes part
     return [
         row | {"number": place_, "unbeaten": on} for place_, (row, on) in enumerate(zip(rows, front, strict=True), 1)
@@ -97,9 +101,17 @@ def _draw(pair: PairEntries, data: Sequence[Row]) -> Drawing:
         colour = BLUE if row["unbeaten"] else GREY
         spread = row["delta_std"] if row["n"] > 1 else None
         ax.errorbar(
-            row["cost"], row["delta"], yerr=spread, fmt="o", color=colour, markersize=4.2, elinewidth=0.7,
-            markerfacecolor=colour if row["unbeaten"] else "white", markeredgewidth=0.9, zorder=2.2,
-        )  # fmt: skip
+            row["cost"],
+            row["delta"],
+            yerr=spread,
+            fmt="o",
+            color=colour,
+            markersize=4.2,
+            elinewidth=0.7,
+            markerfacecolor=colour if row["unbeaten"] else "white",
+            markeredgewidth=0.9,
+            zorder=2.2,
+        )
     costs = [row["cost"] for row in data]
     if max(costs) >= 4 * min(min(costs), 1):
         _log_axis(ax, max(costs))
@@ -144,7 +156,13 @@ def _number(ax: Axes, data: Sequence[Row]) -> None:
         taken.append(chosen)
         offset = (chosen - point) * 72 / ax.figure.dpi
         ax.annotate(
-            str(row["number"]), (row["cost"], row["delta"]), xytext=tuple(offset), textcoords="offset points",
-            ha="center", va="center", fontsize=6.3, color=BLACK,
+            str(row["number"]),
+            (row["cost"], row["delta"]),
+            xytext=tuple(offset),
+            textcoords="offset points",
+            ha="center",
+            va="center",
+            fontsize=6.3,
+            color=BLACK,
             bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 0.2},
-        )  # fmt: skip
+        )

@@ -32,12 +32,18 @@ def curve_figures(sources: Sources) -> list[Figure]:
     for number, name in sources.names("curves").items():
         pair = sources.pairs[number]
         data = [
-            {"method": entry.label, "role": entry.role, "seed": row["seed"], "iteration": iteration, "miou": miou,
-             "run": row["id"]}
+            {
+                "method": entry.label,
+                "role": entry.role,
+                "seed": row["seed"],
+                "iteration": iteration,
+                "miou": miou,
+                "run": row["id"],
+            }
             for entry in pair.entries
             for row in sources.runs(entry)
             for iteration, miou in row["curve"]
-        ]  # fmt: skip
+        ]
         if max(_validations(data), default=0) > 1:
             found.append(
                 Figure(
@@ -47,7 +53,7 @@ def curve_figures(sources: Sources) -> list[Figure]:
                     data=tuple(data),
                     draw=partial(_draw, pair, data),
                     facts=facts(pair),
-                )  # fmt: skip
+                )
             )
     if not found:
         raise KdsegError(
@@ -106,9 +112,7 @@ def _lines(ax: Axes, lines: Lines, colour: str, thin: bool) -> None:
     for points in lines.values() if thin else ():
         ax.plot(*zip(*points, strict=True), color=colour, linewidth=0.6, alpha=0.5)
     shared = set.intersection(*(set(dict(points)) for points in lines.values())) if lines else set()
-    mean = [
-        (at, math.fsum(dict(points)[at] for points in lines.values()) / len(lines)) for at in sorted(shared)
-    ]  # fmt: skip
+    mean = [(at, math.fsum(dict(points)[at] for points in lines.values()) / len(lines)) for at in sorted(shared)]
     if mean:
         ax.plot(
             *zip(*mean, strict=True), color=colour, linewidth=1.4, marker="o" if len(mean) < 12 else "", markersize=2

@@ -97,12 +97,15 @@ def figure6(sources: Sources) -> list[Figure]:
     gain = publication(METHOD).claim(CLAIM).value
     return [
         Figure(
-            name=curves.name, title="Figure 6: mIoU against the loss weights of HeteroAKD", caption=caption(curves),
-            data=tuple(_data(curves)), draw=partial(draw, curves, gain),
+            name=curves.name,
+            title="Figure 6: mIoU against the loss weights of HeteroAKD",
+            caption=caption(curves),
+            data=tuple(_data(curves)),
+            draw=partial(draw, curves, gain),
             facts={"dataset": curves.rows[0]["dataset"], "pair": curves.pair},
         )
         for curves in found
-    ]  # fmt: skip
+    ]
 
 
 def caption(curves: Curves) -> str:
@@ -195,15 +198,30 @@ def _data(curves: Curves) -> Iterator[Row]:
             averaged = bool(curves.mious(runs))
             for seed, row in sorted(runs.items()):
                 yield {
-                    "panel": panel.axis, "value": f"{value:g}", "fixed": panel.other, "fixed_value": f"{panel.fixed:g}",
-                    "seed": seed, "in_mean": averaged and seed in curves.seeds, "miou": row["miou_last"],
-                    "delta": row["delta"], "outcome": row["outcome"], "run": row["id"],
-                }  # fmt: skip
+                    "panel": panel.axis,
+                    "value": f"{value:g}",
+                    "fixed": panel.other,
+                    "fixed_value": f"{panel.fixed:g}",
+                    "seed": seed,
+                    "in_mean": averaged and seed in curves.seeds,
+                    "miou": row["miou_last"],
+                    "delta": row["delta"],
+                    "outcome": row["outcome"],
+                    "run": row["id"],
+                }
     for seed, miou in curves.students.items():
         yield {
-            "panel": STUDENT, "value": "", "fixed": "", "fixed_value": "", "seed": seed, "in_mean": True, "miou": miou,
-            "delta": None, "outcome": State.DONE, "run": "",
-        }  # fmt: skip
+            "panel": STUDENT,
+            "value": "",
+            "fixed": "",
+            "fixed_value": "",
+            "seed": seed,
+            "in_mean": True,
+            "miou": miou,
+            "delta": None,
+            "outcome": State.DONE,
+            "run": "",
+        }
 
 
 def draw(curves: Curves, gain: float) -> Drawing:
@@ -220,9 +238,15 @@ def draw(curves: Curves, gain: float) -> Drawing:
     figure.suptitle((" · " if len(axes) > 1 else "\n").join(parts), fontsize=8)
     entries = dict(entry[::-1] for ax in axes for entry in zip(*ax.get_legend_handles_labels(), strict=True))
     figure.legend(
-        entries.values(), entries.keys(), loc="outside lower center", ncols=3 if len(axes) > 1 else 2,
-        frameon=False, columnspacing=1.2, handletextpad=0.6, borderaxespad=0.2,
-    )  # fmt: skip
+        entries.values(),
+        entries.keys(),
+        loc="outside lower center",
+        ncols=3 if len(axes) > 1 else 2,
+        frameon=False,
+        columnspacing=1.2,
+        handletextpad=0.6,
+        borderaxespad=0.2,
+    )
     return figure
 
 
@@ -239,21 +263,42 @@ def _panel(ax: Axes, panel: Panel, curves: Curves, gain: float) -> None:
         (value, row["miou_last"]) for value, runs in panel.runs.items() for row in runs.values() if not row["reason"]
     ]
     ax.plot(
-        *zip(*finished, strict=True), linestyle="none", marker="o", markersize=3, markerfacecolor="white",
-        markeredgecolor=BLUE, markeredgewidth=0.7, zorder=2.1, label="one training",
-    )  # fmt: skip
+        *zip(*finished, strict=True),
+        linestyle="none",
+        marker="o",
+        markersize=3,
+        markerfacecolor="white",
+        markeredgecolor=BLUE,
+        markeredgewidth=0.7,
+        zorder=2.1,
+        label="one training",
+    )
     label, mark = ("HeteroAKD, mean and range", "D") if n > 1 else ("HeteroAKD", "")
     if n:
         ax.plot(
-            values, means, color=BLUE, linewidth=1.3, marker=mark, markersize=4, markeredgecolor="white",
-            markeredgewidth=0.5, zorder=2.2 if n > 1 else 2, label=label,
-        )  # fmt: skip
+            values,
+            means,
+            color=BLUE,
+            linewidth=1.3,
+            marker=mark,
+            markersize=4,
+            markeredgecolor="white",
+            markeredgewidth=0.5,
+            zorder=2.2 if n > 1 else 2,
+            label=label,
+        )
     diverged = [value for value, runs in panel.runs.items() if any(row["reason"] for row in runs.values())]
     if diverged:
         ax.plot(
-            diverged, [0.03] * len(diverged), transform=ax.get_xaxis_transform(), linestyle="none", marker="x",
-            color=VERMILLION, markersize=4.5, label="diverged training",
-        )  # fmt: skip
+            diverged,
+            [0.03] * len(diverged),
+            transform=ax.get_xaxis_transform(),
+            linestyle="none",
+            marker="x",
+            color=VERMILLION,
+            markersize=4.5,
+            label="diverged training",
+        )
     _x_axis(ax, values)
     ax.set_xlabel(f"{SYMBOLS[panel.axis]}  (at {SYMBOLS[panel.other]} = {panel.fixed:g})")
 

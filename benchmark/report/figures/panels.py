@@ -54,21 +54,32 @@ def _pair(content: Panels, sources: Sources) -> PairEntries | None:
 def _figure(file: Path, content: Panels, pair: PairEntries, sources: Sources) -> Figure:
     columns = _columns(content, pair)
     data = tuple(
-        {"image": row.name, "quantile": row.quantile, "column": heading, "miou": cell.miou, "errors": cell.errors,
-         "run": cell.run}
+        {
+            "image": row.name,
+            "quantile": row.quantile,
+            "column": heading,
+            "miou": cell.miou,
+            "errors": cell.errors,
+            "run": cell.run,
+        }
         for row in content.rows
         for heading, run in columns
         for cell in row.cells
         if cell.run == run
-    )  # fmt: skip
+    )
     for row in content.rows:
         for name in (row.image, row.truth, *(cell.file for cell in row.cells)):
             if not (file.parent / name).is_file():
                 raise KdsegError(f"panels: {file.parent / name} is gone; run kdseg analyze panels again")
     return Figure(
-        name=file.parent.name, title="Predictions side by side", caption=_caption(content, pair, columns), data=data,
-        draw=partial(_draw, file.parent, content, columns), facts=facts(pair), pictures=True,
-    )  # fmt: skip
+        name=file.parent.name,
+        title="Predictions side by side",
+        caption=_caption(content, pair, columns),
+        data=data,
+        draw=partial(_draw, file.parent, content, columns),
+        facts=facts(pair),
+        pictures=True,
+    )
 
 
 def _columns(content: Panels, pair: PairEntries) -> list[Column]:
@@ -87,9 +98,10 @@ def _columns(content: Panels, pair: PairEntries) -> list[Column]:
     ordered = [entry for entry in pair.entries if entry in chosen]
     alone = next(entry for entry in pair.entries if entry.role == "student")
     return [
-        ("Teacher", content.teacher_id), ("Student alone", run(alone) or ""),
+        ("Teacher", content.teacher_id),
+        ("Student alone", run(alone) or ""),
         *((entry.label, run(entry) or "") for entry in ordered),
-    ]  # fmt: skip
+    ]
 
 
 def _caption(content: Panels, pair: PairEntries, columns: Sequence[Column]) -> str:
@@ -130,26 +142,45 @@ def _draw(folder: Path, content: Panels, columns: Sequence[Column]) -> Drawing:
         above[0].imshow(np.asarray(Image.open(folder / row.image)))
         above[1].imshow(palette[truth])
         below[0].text(
-            0.5, 0.75, f"{row.name[:24]}\n{row.quantile:.0%} quantile", ha="center", va="center", fontsize=5.5,
-            transform=below[0].transAxes, wrap=True,
-        )  # fmt: skip
+            0.5,
+            0.75,
+            f"{row.name[:24]}\n{row.quantile:.0%} quantile",
+            ha="center",
+            va="center",
+            fontsize=5.5,
+            transform=below[0].transAxes,
+            wrap=True,
+        )
         for column, (_, run) in enumerate(columns, 2):
             _prediction(above[column], below[column], row, run, folder, palette, truth)
     for ax, heading in zip(axes[0], headings, strict=True):
         text = heading if len(heading) < 18 else heading[:16] + "…"
-        ax.annotate(text, (0.5, 1), xytext=(0, 10), xycoords="axes fraction", textcoords="offset points", ha="center",
-                    fontsize=6.5)  # fmt: skip
+        ax.annotate(
+            text,
+            (0.5, 1),
+            xytext=(0, 10),
+            xycoords="axes fraction",
+            textcoords="offset points",
+            ha="center",
+            fontsize=6.5,
+        )
     present = [label for label in np.unique(np.concatenate([truth.ravel() for truth in truths])) if label != VOID]
     patches = [Patch(color=palette[label] / 255, label=dataset.classes[label]) for label in present[:24]]
     patches.append(Patch(color=np.array(WRONG) / 255, label="wrong"))
-    figure.legend(handles=patches, loc="outside lower center", ncols=min(12, len(patches)), frameon=False, fontsize=6,
-                  handlelength=1, handleheight=1, columnspacing=1)  # fmt: skip
+    figure.legend(
+        handles=patches,
+        loc="outside lower center",
+        ncols=min(12, len(patches)),
+        frameon=False,
+        fontsize=6,
+        handlelength=1,
+        handleheight=1,
+        columnspacing=1,
+    )
     return figure
 
 
-def _prediction(
-    above: Any, below: Any, row: PanelRow, run: str, folder: Path, palette: Any, truth: Any
-) -> None:  # fmt: skip
+def _prediction(above: Any, below: Any, row: PanelRow, run: str, folder: Path, palette: Any, truth: Any) -> None:
     import numpy as np
     from PIL import Image
 

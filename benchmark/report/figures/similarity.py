@@ -43,9 +43,13 @@ def _figure(file: Path, content: Similarities) -> Figure:
     data = tuple(_rows(content))
     pairs = "\n".join(dict.fromkeys(row["pair"] for row in data))
     return Figure(
-        name=file.stem, title="CKA of students with their teachers", caption=_caption(content, data), data=data,
-        draw=partial(_draw, data), facts={"dataset": content.origin.dataset, "pair": pairs},
-    )  # fmt: skip
+        name=file.stem,
+        title="CKA of students with their teachers",
+        caption=_caption(content, data),
+        data=data,
+        draw=partial(_draw, data),
+        facts={"dataset": content.origin.dataset, "pair": pairs},
+    )
 
 
 def _rows(content: Similarities) -> Iterator[Row]:
@@ -64,10 +68,15 @@ def _rows(content: Similarities) -> Iterator[Row]:
         for a, columns in row.values.items():
             for b, value in columns.items():
                 yield {
-                    "pair": pairs[id(row)], "heterogeneous": row.heterogeneous,
-                    "method": ALONE if row.method == STUDENT else row.variant, "seed": row.seed,
-                    "teacher_tap": a, "student_tap": b, "cka": value, "run": row.run,
-                }  # fmt: skip
+                    "pair": pairs[id(row)],
+                    "heterogeneous": row.heterogeneous,
+                    "method": ALONE if row.method == STUDENT else row.variant,
+                    "seed": row.seed,
+                    "teacher_tap": a,
+                    "student_tap": b,
+                    "cka": value,
+                    "run": row.run,
+                }
 
 
 def _order(row: Similarity) -> tuple[object, ...]:
@@ -145,9 +154,14 @@ def _dots(ax: Axes, rows: Sequence[Row]) -> None:
         tested = "heteroakd" in row["method"].lower()
         colour = VERMILLION if tested else BLACK if row["method"] == ALONE else BLUE
         ax.plot(
-            row["cka"], methods.index(row["method"]), "o", markersize=3.2, markerfacecolor="white",
-            markeredgecolor=colour, markeredgewidth=0.8,
-        )  # fmt: skip
+            row["cka"],
+            methods.index(row["method"]),
+            "o",
+            markersize=3.2,
+            markerfacecolor="white",
+            markeredgecolor=colour,
+            markeredgewidth=0.8,
+        )
     ax.set_yticks(range(len(methods)), [fill(method, 30) for method in methods], fontsize=5.6)
     ax.set_ylim(len(methods) - 0.4, -0.6)
     ax.grid(axis="x", linewidth=0.3, alpha=0.6)

@@ -71,8 +71,16 @@ def ablation_tables(results: Results) -> list[Table]:
 
 def _section(pair: PairEntries, mine: dict[str, Entry]) -> Section:
     student = pair.student_entry
-    rows = [(Cell("Student alone"), summary_cell(student.miou, student.holes) if student else hole("no record"),
-             Cell(""), Cell(""), Cell(""), Cell(str(student.n if student else 0)))]  # fmt: skip
+    rows = [
+        (
+            Cell("Student alone"),
+            summary_cell(student.miou, student.holes) if student else hole("no record"),
+            Cell(""),
+            Cell(""),
+            Cell(""),
+            Cell(str(student.n if student else 0)),
+        )
+    ]
     best = best_texts(mine[variant].miou.mean for variant in ROWS if variant in mine and mine[variant].miou)
     for variant in ROWS:
         entry = mine.get(variant)
@@ -80,10 +88,16 @@ def _section(pair: PairEntries, mine: dict[str, Entry]) -> Section:
             rows.append((Cell(variant), *(hole("not run") for _ in COLUMNS[1:-1]), Cell("0")))
             continue
         bold = entry.miou is not None and number(entry.miou.mean) in best
-        rows.append((
-            Cell(variant), summary_cell(entry.miou, entry.holes, bold=bold), delta_cell(entry),
-            _apart(entry, mine.get(SUPERVISION)), _apart(entry, mine.get(WITH_KD)), Cell(str(entry.n)),
-        ))  # fmt: skip
+        rows.append(
+            (
+                Cell(variant),
+                summary_cell(entry.miou, entry.holes, bold=bold),
+                delta_cell(entry),
+                _apart(entry, mine.get(SUPERVISION)),
+                _apart(entry, mine.get(WITH_KD)),
+                Cell(str(entry.n)),
+            )
+        )
     return Section(pair.title, place(pair), COLUMNS, tuple(rows))
 
 
@@ -121,8 +135,10 @@ def _caption(counts: list[int]) -> Iterable[str]:
 def _numbers(pair: PairEntries, mine: dict[str, Entry]) -> Iterable[dict[str, Any]]:
     for variant in ROWS:
         entry = mine.get(variant)
-        controls = {name: entry and mine.get(key) and paired(entry, mine[key])
-                    for name, key in (("supervision", SUPERVISION), ("supervision_kd", WITH_KD))}  # fmt: skip
+        controls = {
+            name: entry and mine.get(key) and paired(entry, mine[key])
+            for name, key in (("supervision", SUPERVISION), ("supervision_kd", WITH_KD))
+        }
         yield {
             "dataset": pair.facts["dataset"],
             "protocol": pair.facts["protocol"],

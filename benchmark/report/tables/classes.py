@@ -82,9 +82,10 @@ def _row(pair: PairEntries, label: str, group: Sequence[Entry], results: Results
     student = hole("a seed is missing, or the union is empty") if None in alone else summary_cell(summary(alone), [])
     found = (class_deltas(entry, label, results) for entry in group)
     return (
-        Cell(label), student,
+        Cell(label),
+        student,
         *(hole(made) if isinstance(made, str) else summary_cell(made, [], signed=True) for made in found),
-    )  # fmt: skip
+    )
 
 
 def _numbers(pair: PairEntries, entry: Entry, label: str, results: Results) -> dict[str, Any]:

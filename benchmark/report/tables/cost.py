@@ -35,10 +35,14 @@ def cost_tables(results: Results) -> list[Table]:
     """Time, memory and parameters of every method setting, as a single run."""
     found = [pair for pair in results.pairs if pair.teacher]
     sections = [
-        Section(pair.title, place(pair), COST,
-                tuple(_cost_row(entry, results) for entry in pair.entries if entry.role != "teacher"))
+        Section(
+            pair.title,
+            place(pair),
+            COST,
+            tuple(_cost_row(entry, results) for entry in pair.entries if entry.role != "teacher"),
+        )
         for pair in found
-    ]  # fmt: skip
+    ]
     machines = sorted({machine for pair in found for entry in pair.entries for machine in entry.machines})
     caption = [
         "s/iteration: seconds per iteration as a single run (step, teacher's forward and waiting for data); the share "
@@ -62,8 +66,9 @@ def cost_tables(results: Results) -> list[Table]:
 def clock_tables(results: Results) -> list[Table]:
     """mIoU at the last validation within the time that the student alone takes, on the same machine."""
     found = [pair for pair in results.pairs if pair.teacher and pair.student_entry]
-    views = [(pair, entry, *_in_time(entry, results)) for pair in found for entry in pair.entries
-             if entry.role != "teacher"]  # fmt: skip
+    views = [
+        (pair, entry, *_in_time(entry, results)) for pair in found for entry in pair.entries if entry.role != "teacher"
+    ]
     by_pair = [[view for view in views if view[0] is pair] for pair in found]
     sections = [
         Section(pair.title, place(pair), CLOCK, _clock_rows(own)) for pair, own in zip(found, by_pair, strict=True)
@@ -82,9 +87,14 @@ def clock_tables(results: Results) -> list[Table]:
 
 
 def _tables(
-    name: str, title: str, sections: list[Section], caption: list[str], data: list[dict[str, Any]], results: Results,
+    name: str,
+    title: str,
+    sections: list[Section],
+    caption: list[str],
+    data: list[dict[str, Any]],
+    results: Results,
     found: list[PairEntries],
-) -> list[Table]:  # fmt: skip
+) -> list[Table]:
     if not sections:
         return []
     return [Table(name, title, tuple(sections), tuple(caption), tuple(data), lacking(results, found))]
@@ -114,14 +124,25 @@ def _cost_row(entry: Entry, results: Results) -> tuple[Cell, ...]:
     extra = Cell(MISSING if entry.extra_parameters is None else f"{entry.extra_parameters:,}")
     if means is None:
         reason = "; ".join(entry.holes)
-        return (Cell(entry.label), *([hole(reason)] + [Cell(MISSING)] * 4 if entry.role == "method" else
-                                     [Cell(""), hole(reason)] + [Cell(MISSING)] * 3), extra)  # fmt: skip
+        return (
+            Cell(entry.label),
+            *(
+                [hole(reason)] + [Cell(MISSING)] * 4
+                if entry.role == "method"
+                else [Cell(""), hole(reason)] + [Cell(MISSING)] * 3
+            ),
+            extra,
+        )
     hours = means["device_hours"]
     return (
-        Cell(entry.label), delta_cell(entry), Cell(f"{means['iteration_s']:.3f}"),
-        Cell(f"{100 * means['teacher_share']:.0f} %"), Cell(f"{hours:.2f}" if hours >= 0.1 else f"{hours:.2g}"),
-        Cell(f"{means['memory_mb']:,.0f}"), extra,
-    )  # fmt: skip
+        Cell(entry.label),
+        delta_cell(entry),
+        Cell(f"{means['iteration_s']:.3f}"),
+        Cell(f"{100 * means['teacher_share']:.0f} %"),
+        Cell(f"{hours:.2f}" if hours >= 0.1 else f"{hours:.2g}"),
+        Cell(f"{means['memory_mb']:,.0f}"),
+        extra,
+    )
 
 
 def _cost_numbers(pair: PairEntries, entry: Entry, results: Results) -> dict[str, Any]:
@@ -162,10 +183,16 @@ def _clock_rows(views: list[tuple[Any, ...]]) -> tuple[tuple[Cell, ...], ...]:
     for _, entry, reached, miou, delta, reason in views:
         then = summary_cell(miou, [reason], bold=bool(miou) and number(miou.mean) in best)
         method = entry.role == "method"
-        rows.append((
-            Cell(entry.label), Cell(f"{reached.mean:.0f}" if reached else MISSING), then,
-            summary_cell(delta, [], signed=True) if method else Cell(""), delta_cell(entry), Cell(str(entry.n)),
-        ))  # fmt: skip
+        rows.append(
+            (
+                Cell(entry.label),
+                Cell(f"{reached.mean:.0f}" if reached else MISSING),
+                then,
+                summary_cell(delta, [], signed=True) if method else Cell(""),
+                delta_cell(entry),
+                Cell(str(entry.n)),
+            )
+        )
     return tuple(rows)
 
 

@@ -65,10 +65,14 @@ def _table(found: list[PairEntries], results: Results) -> Table:
     over_images = any(isinstance(made, str) or made.delta for made in intervals.values())
     columns = tuple(name for name in COLUMNS if name != OVER_IMAGES or over_images)
     sections = tuple(
-        Section(title, text + (_definitions(pair) if shown.count((title, text)) > 1 else ""), columns,
-                tuple(_row(entry, pair, intervals if over_images else None) for entry in pair.entries))
+        Section(
+            title,
+            text + (_definitions(pair) if shown.count((title, text)) > 1 else ""),
+            columns,
+            tuple(_row(entry, pair, intervals if over_images else None) for entry in pair.entries),
+        )
         for pair, (title, text) in zip(found, shown, strict=True)
-    )  # fmt: skip
+    )
     return Table(
         name=f"main-{facts['dataset']}-{facts['protocol']}",
         title=f"mIoU on {facts['dataset']}, protocol {facts['protocol']}",

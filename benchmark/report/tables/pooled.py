@@ -36,10 +36,14 @@ def pooled_tables(results: Results) -> list[Table]:
     pairs = [pair for found in groups.values() for pair in found]
     return [
         Table(
-            "pooled", "Methods over all pairs", tuple(section for section, _ in made), caption,
-            tuple(row for _, data in made for row in data), lacking(results, pairs),
+            "pooled",
+            "Methods over all pairs",
+            tuple(section for section, _ in made),
+            caption,
+            tuple(row for _, data in made for row in data),
+            lacking(results, pairs),
         )
-    ]  # fmt: skip
+    ]
 
 
 def _section(
@@ -60,13 +64,24 @@ def _section(
         rows.append((Cell(key[1]), Cell(pairs), *_cells(made, adjusted.get(key), holes[key])))
         data.append(
             {
-                "dataset": name, "protocol": protocol, "method": key[0], "variant": key[1],
-                "pairs": len(variants[key]), "of_pairs": len(found), "n": made.n if made else 0,
-                "independent": made and made.units, "delta_mean": made and made.mean, "low": made and made.low,
-                "high": made and made.high, "p": made and made.p, "p_exact": made and made.exact,
-                "p_holm": adjusted.get(key), "wins": made and made.wins, "missing": holes[key],
+                "dataset": name,
+                "protocol": protocol,
+                "method": key[0],
+                "variant": key[1],
+                "pairs": len(variants[key]),
+                "of_pairs": len(found),
+                "n": made.n if made else 0,
+                "independent": made and made.units,
+                "delta_mean": made and made.mean,
+                "low": made and made.low,
+                "high": made and made.high,
+                "p": made and made.p,
+                "p_exact": made and made.exact,
+                "p_holm": adjusted.get(key),
+                "wins": made and made.wins,
+                "missing": holes[key],
             }
-        )  # fmt: skip
+        )
     text = f"{len(found)} pair{'s' * (len(found) != 1)}"
     return Section(f"{name}, protocol {protocol}", text, COLUMNS, tuple(rows)), data
 
@@ -91,9 +106,13 @@ def _cells(made: Pooled | None, adjusted: float | None, holes: str) -> list[Cell
     known = made.low == made.low and made.units >= ENOUGH
     interval = f"{number(made.low, True)} to {number(made.high, True)}" if known else "–"
     return [
-        Cell(number(made.mean, True)), Cell(interval), Cell(_p(made.p)), Cell(_p(adjusted)),
-        Cell(f"{made.wins}/{made.n}"), Cell(str(made.units)),
-    ]  # fmt: skip
+        Cell(number(made.mean, True)),
+        Cell(interval),
+        Cell(_p(made.p)),
+        Cell(_p(adjusted)),
+        Cell(f"{made.wins}/{made.n}"),
+        Cell(str(made.units)),
+    ]
 
 
 def _p(value: float) -> str:

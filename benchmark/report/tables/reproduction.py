@@ -25,9 +25,16 @@ from benchmark.results.stats import Summary
 from benchmark.results.verdicts import ENOUGH, TOLERANCE, Judgement, Verdict
 
 COLUMNS = (
-    "Method", "Published (%)", "Ours (%)", "Difference", "Verdict", "Published Δ", "Our Δ", "Difference of Δ",
+    "Method",
+    "Published (%)",
+    "Ours (%)",
+    "Difference",
+    "Verdict",
+    "Published Δ",
+    "Our Δ",
+    "Difference of Δ",
     "Verdict on Δ",
-)  # fmt: skip
+)
 
 
 def reproduction_tables(results: Results) -> list[Table]:
@@ -61,9 +68,11 @@ def _section(found: list[Compared]) -> Section:
     if first.table.note:
         parts.append(first.table.note)
     return Section(
-        f"{first.source}, {first.table.title}: {first.column.name}", " · ".join(parts), COLUMNS,
+        f"{first.source}, {first.table.title}: {first.column.name}",
+        " · ".join(parts),
+        COLUMNS,
         tuple(_row(made) for made in found),
-    )  # fmt: skip
+    )
 
 
 def _row(made: Compared) -> tuple[Cell, ...]:

@@ -73,7 +73,7 @@ def test_what_reads_records_imports_no_torch(command, tmp_path):
         (["train", *TINY, "--weights", "none.pth"], "error: weights none.pth: no such file"),
         (["train", *TINY, "--amp", *SHORT], "error: --amp: needs a CUDA device; train in fp32 here"),
     ],
-)  # fmt: skip
+)
 def test_every_mistake_is_one_clear_line(arguments, line, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     if "--amp" in arguments:

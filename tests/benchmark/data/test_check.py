@@ -96,14 +96,18 @@ def _contradicts_voc(root):
 
 BAD = {
     "number of images": (
-        "camvid", _lose_one, ["train: 3 images, officially 4; complete it, or remove what is too much"],
+        "camvid",
+        _lose_one,
+        ["train: 3 images, officially 4; complete it, or remove what is too much"],
     ),
     "foreign split list": (
-        "voc", _foreign_list,
+        "voc",
+        _foreign_list,
         ["train: ImageSets/Segmentation/trainaug.txt names other images than the official split (hash "],
     ),
     "labelIds under another name": (
-        "cityscapes", _label_ids,
+        "cityscapes",
+        _label_ids,
         [
             "label ROOT/gtFine/train/aachen/aachen_000000_000019_gtFine_labelTrainIds.png: holds 19, 20, 21, 22, 23, "
             "…; the labels of cityscapes are 0 to 18, and 255 for void; these look like labelIds: remove them, then "
@@ -112,12 +116,16 @@ BAD = {
         ],
     ),
     "only labelIds": (
-        "cityscapes", _no_train_ids,
-        [f"data root ROOT: cityscapes {split}: {count} labels are missing, first gtFine/" for split, count in
-         (("train", 4), ("val", 2))],
+        "cityscapes",
+        _no_train_ids,
+        [
+            f"data root ROOT: cityscapes {split}: {count} labels are missing, first gtFine/"
+            for split, count in (("train", 4), ("val", 2))
+        ],
     ),
     "SBD missing": (
-        "voc", _no_sbd,
+        "voc",
+        _no_sbd,
         [
             "data root ROOT: SegmentationClassAug is missing or empty; expected Pascal VOC 2012 Aug; "
             "SegmentationClassAug holds the labels of VOC's own SegmentationClass and, for the other images, those of "
@@ -125,7 +133,8 @@ BAD = {
         ],
     ),
     "a validation image that is trained on": (
-        "camvid", _in_both,
+        "camvid",
+        _in_both,
         [
             "val: splits/val.txt names other images than the official split (hash ",
             "val: 0001TP_000001 is also in train; validation must be on other images",
@@ -133,20 +142,27 @@ BAD = {
         ],
     ),
     "an image twice": (
-        "ade20k", _same_content,
+        "ade20k",
+        _same_content,
         ["same content: images/training/ADE_train_00000001.jpg and images/validation/ADE_val_00000001.jpg"],
     ),
     "cut off": (
-        "camvid", _cut_off,
-        ["image ROOT/images/train/0001TP_000001.jpg: is cut off (its JPEG data have no end); replace it by a good copy "
-         "(and 2 more like it)"],
+        "camvid",
+        _cut_off,
+        [
+            "image ROOT/images/train/0001TP_000001.jpg: is cut off (its JPEG data have no end); replace it by a good "
+            "copy (and 2 more like it)"
+        ],
     ),
     "labels that are not VOC's own": (
-        "voc", _contradicts_voc,
-        ["label ROOT/SegmentationClassAug/2008_000001.png: differs from ROOT/SegmentationClass/2008_000001.png, which "
-         "goes before it; remove it, then `kdseg data prepare`"],
+        "voc",
+        _contradicts_voc,
+        [
+            "label ROOT/SegmentationClassAug/2008_000001.png: differs from ROOT/SegmentationClass/2008_000001.png, "
+            "which goes before it; remove it, then `kdseg data prepare`"
+        ],
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("case", BAD)

@@ -72,8 +72,10 @@ def test_trials_are_the_settings_of_each_method_whatever_the_seed():
     held, val = {"data.select_on": "train-holdout"}, {}
     runs = [
         run(setting("kd", tau=tau), seed, source(), overrides=overrides)
-        for tau in (1.0, 2.0) for seed in (0, 1) for overrides in (held, val)
-    ]  # fmt: skip
+        for tau in (1.0, 2.0)
+        for seed in (0, 1)
+        for overrides in (held, val)
+    ]
     runs += [run(setting("cwd", tau=4.0), 0, source(), overrides=held), run(setting("mgd"), 0, source())]
     runs += [run(overrides=held)]
     assert trials(runs) == {"cwd": 1, "kd": 2}, "the student alone has nothing to choose"

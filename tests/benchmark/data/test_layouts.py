@@ -142,56 +142,70 @@ _SBD = f"; {definitions.dataset('voc').obtain}"
 _IDS = f"; {definitions.dataset('cityscapes').obtain}"
 MISSING = {
     "camvid image": (
-        "camvid", _remove("images/val/0016E5_000001.jpg"),
+        "camvid",
+        _remove("images/val/0016E5_000001.jpg"),
         "camvid val: 1 image is missing: images/val/0016E5_000001.jpg",
     ),
     "voc images": (
-        "voc", _remove("JPEGImages/2008_000000.jpg", "JPEGImages/2008_000001.jpg"),
+        "voc",
+        _remove("JPEGImages/2008_000000.jpg", "JPEGImages/2008_000001.jpg"),
         "voc val: 2 images are missing, first JPEGImages/2008_000000.jpg",
     ),
     "camvid list": ("camvid", _remove("splits/val.txt"), "the list splits/val.txt is missing"),
     "voc list": ("voc", _remove(_VOC_LIST), f"the list {_VOC_LIST} is missing{_SBD}"),
     "voc empty list": ("voc", _list(_VOC_LIST, b"\r\n\n"), f"voc val is empty: {_VOC_LIST} names no sample"),
     "voc doubled": (
-        "voc", _list(_VOC_LIST, b"2008_000000\n2008_000001\n2008_000000\n"),
+        "voc",
+        _list(_VOC_LIST, b"2008_000000\n2008_000001\n2008_000000\n"),
         f"the list {_VOC_LIST} names 2008_000000 more than once",
     ),
     "voc binary list": (
-        "voc", _list(_VOC_LIST, b"\xff\xfe2008"),
+        "voc",
+        _list(_VOC_LIST, b"\xff\xfe2008"),
         f"the list {_VOC_LIST} cannot be read: 'utf-8' codec can't decode byte 0xff in position 0: invalid start byte",
     ),
     "voc two columns": (
-        "voc", _list(_VOC_LIST, b"2008_000000 1\n"),
+        "voc",
+        _list(_VOC_LIST, b"2008_000000 1\n"),
         "voc val: 1 image is missing: JPEGImages/2008_000000 1.jpg",
     ),
     "voc labels": (
-        "voc", _remove("SegmentationClassAug"),
+        "voc",
+        _remove("SegmentationClassAug"),
         f"SegmentationClassAug is missing or empty; expected Pascal VOC 2012 Aug{_SBD}",
     ),
     "ade20k label without image": (
-        "ade20k", _remove("images/validation/ADE_val_00000002.jpg"),
+        "ade20k",
+        _remove("images/validation/ADE_val_00000002.jpg"),
         "ade20k val: 1 image is missing: images/validation/ADE_val_00000002.jpg",
     ),
     "ade20k image without label": (
-        "ade20k", _remove("annotations/validation/ADE_val_00000002.png"),
+        "ade20k",
+        _remove("annotations/validation/ADE_val_00000002.png"),
         "ade20k val: 1 label is missing: annotations/validation/ADE_val_00000002.png",
     ),
     "ade20k folder": (
-        "ade20k", _remove("images/validation"), "images/validation is missing or empty; expected ADE20K",
+        "ade20k",
+        _remove("images/validation"),
+        "images/validation is missing or empty; expected ADE20K",
     ),
     "ade20k empty folder": (
-        "ade20k", _clear("annotations/validation"), "annotations/validation is missing or empty; expected ADE20K",
+        "ade20k",
+        _clear("annotations/validation"),
+        "annotations/validation is missing or empty; expected ADE20K",
     ),
     "cityscapes only labelIds": (
-        "cityscapes", _only_label_ids,
+        "cityscapes",
+        _only_label_ids,
         "cityscapes val: 2 labels are missing, first "
         f"gtFine/val/frankfurt/frankfurt_000000_000019_gtFine_labelTrainIds.png{_IDS}",
     ),
     "cityscapes city": (
-        "cityscapes", _remove("leftImg8bit/val/frankfurt/frankfurt_000001_000019_leftImg8bit.png"),
+        "cityscapes",
+        _remove("leftImg8bit/val/frankfurt/frankfurt_000001_000019_leftImg8bit.png"),
         "cityscapes val: 1 image is missing: leftImg8bit/val/frankfurt/frankfurt_000001_000019_leftImg8bit.png",
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("case", MISSING)

@@ -92,7 +92,10 @@ FAULTS = {
     "JPEG cut in its header": ("camvid", "image", _cut(0.05), f"{NO_END}; {COPY}"),
     "JPEG without its last byte": ("camvid", "image", _cut_last_byte, f"{NO_END}; {COPY}"),
     "JPEG with a broken header": (
-        "camvid", "image", _write(b"\xff\xd8\xff\xe0" * 9 + b"\xff\xd9"), f"{UNKNOWN}; {COPY}",
+        "camvid",
+        "image",
+        _write(b"\xff\xd8\xff\xe0" * 9 + b"\xff\xd9"),
+        f"{UNKNOWN}; {COPY}",
     ),
     "PNG image cut": ("cityscapes", "image", _cut(0.5), f"{PNG_NO_END}; {COPY}"),
     "PNG image without its last byte": ("cityscapes", "image", _cut_last_byte, f"{PNG_NO_END}; {COPY}"),
@@ -103,47 +106,75 @@ FAULTS = {
     "label cut": ("camvid", "label", _cut(0.5), f"{PNG_NO_END}; {COPY}"),
     "label with a flipped bit": ("camvid", "label", _flip_byte, f"{CHECKSUM}; {COPY}"),
     "label of 16 bits": (
-        "camvid", "label", _save(SIXTEEN), f"holds 16-bit numbers (mode I;16); {ONE_NUMBER}",
+        "camvid",
+        "label",
+        _save(SIXTEEN),
+        f"holds 16-bit numbers (mode I;16); {ONE_NUMBER}",
     ),
     "label of colours": (
-        "camvid", "label", _save(np.zeros((60, 80, 3), np.uint8)), f"holds colours (mode RGB); {ONE_NUMBER}",
+        "camvid",
+        "label",
+        _save(np.zeros((60, 80, 3), np.uint8)),
+        f"holds colours (mode RGB); {ONE_NUMBER}",
     ),
     "label of colours and alpha": (
-        "camvid", "label", _save(np.zeros((60, 80, 4), np.uint8)), f"holds colours (mode RGBA); {ONE_NUMBER}",
+        "camvid",
+        "label",
+        _save(np.zeros((60, 80, 4), np.uint8)),
+        f"holds colours (mode RGBA); {ONE_NUMBER}",
     ),
     "label of grey and alpha": (
-        "camvid", "label", _save(np.zeros((60, 80, 2), np.uint8)), f"holds other values (mode LA); {ONE_NUMBER}",
+        "camvid",
+        "label",
+        _save(np.zeros((60, 80, 2), np.uint8)),
+        f"holds other values (mode LA); {ONE_NUMBER}",
     ),
     "label beyond the last class": ("camvid", "label", _pixel(11), f"holds 11; {CAMVID}"),
     "label with many strays": (
-        "camvid", "label", _pixel(11, 12, 13, 14, 15, 16, 254), f"holds 11, 12, 13, 14, 15, …; {CAMVID}",
+        "camvid",
+        "label",
+        _pixel(11, 12, 13, 14, 15, 16, 254),
+        f"holds 11, 12, 13, 14, 15, …; {CAMVID}",
     ),
     "ade20k beyond 150": (
-        "ade20k", "label", _pixel(151, 254),
+        "ade20k",
+        "label",
+        _pixel(151, 254),
         "holds 151, 254; the labels of ade20k are 0 to 150, and 255 for void",
     ),
     "cityscapes labelIds in the place of labelTrainIds": (
-        "cityscapes", "label", _pixel(33, 7), "holds 33; the labels of cityscapes are 0 to 18, and 255 for void",
+        "cityscapes",
+        "label",
+        _pixel(33, 7),
+        "holds 33; the labels of cityscapes are 0 to 18, and 255 for void",
     ),
     "voc palette beyond 20": (
-        "voc", "label", lambda path: Image.fromarray(np.full((60, 80), 21, np.uint8)).convert("P").save(path),
+        "voc",
+        "label",
+        lambda path: Image.fromarray(np.full((60, 80), 21, np.uint8)).convert("P").save(path),
         "holds 21; the labels of voc are 0 to 20, and 255 for void",
     ),
     "label larger than its image": (
-        "camvid", "label", _save(np.zeros((61, 80), np.uint8)),
+        "camvid",
+        "label",
+        _save(np.zeros((61, 80), np.uint8)),
         "is 80x61 pixels, but its image {image} is 80x60",
     ),
     "label turned": (
-        "camvid", "label", _save(np.zeros((80, 60), np.uint8)),
+        "camvid",
+        "label",
+        _save(np.zeros((80, 60), np.uint8)),
         "is 60x80 pixels, but its image {image} is 80x60",
     ),
     "label of too many pixels": (
-        "camvid", "label", _huge_header,
+        "camvid",
+        "label",
+        _huge_header,
         "cannot be decoded: Image size (4611686014132420609 pixels) exceeds limit of 178956970 pixels, could be "
         f"decompression bomb DOS attack.; {COPY}",
     ),
     "image of too many pixels": ("cityscapes", "image", _huge_header, f"{UNKNOWN}; {COPY}"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -198,13 +229,34 @@ def test_training_on_a_bad_file_prints_one_line(tmp_path):
         _pixel(77)(victim)
     done = subprocess.run(
         [
-            sys.executable, "-m", "benchmark.cli", "train", "--dataset", "camvid", "--protocol", "camvid-small",
-            "--model", "deeplabv3_tiny", "--method", "student", "--seed", "0", "--data-root", str(root),
-            "--workers", "2", "--allow-off-protocol", "--work-dir", str(tmp_path / "work"),
-            "--cfg-options", "data.crop=[32, 40]",
+            sys.executable,
+            "-m",
+            "benchmark.cli",
+            "train",
+            "--dataset",
+            "camvid",
+            "--protocol",
+            "camvid-small",
+            "--model",
+            "deeplabv3_tiny",
+            "--method",
+            "student",
+            "--seed",
+            "0",
+            "--data-root",
+            str(root),
+            "--workers",
+            "2",
+            "--allow-off-protocol",
+            "--work-dir",
+            str(tmp_path / "work"),
+            "--cfg-options",
+            "data.crop=[32, 40]",
         ],
-        capture_output=True, text=True, timeout=120,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
     faults = [line for line in done.stderr.splitlines() if "error" in line]
     assert done.returncode != 0 and "Traceback" not in done.stdout + done.stderr
     assert len(faults) == 1 and faults[0].endswith(f": holds 77; {CAMVID}")

@@ -49,8 +49,9 @@ def test_cityscapes_labels_are_made_beside_the_downloads(tmp_path, capsys):
     kept.write_bytes(b"mine")
     assert main(["data", "prepare", "cityscapes", "--data-root", str(root)]) == 0
     assert capsys.readouterr().out.splitlines() == [
-        "train labelTrainIds: 3 made, 1 were there", "val labelTrainIds: 2 made, 0 were there",
-    ]  # fmt: skip
+        "train labelTrainIds: 3 made, 1 were there",
+        "val labelTrainIds: 2 made, 0 were there",
+    ]
     assert kept.read_bytes() == b"mine", "what is there is never overwritten"
     for path, labels in expected.items():
         if path != kept:
@@ -121,10 +122,12 @@ URL = "http://www.eecs.berkeley.edu/Research/Projects/CS/vision/grouping/semanti
 BAD = {
     "no SBD": (_without("cls"), "--sbd SBD: holds no folder cls with .mat files; unpack URL and pass its folder"),
     "a mat missing": (
-        _without("cls/2007_000002.mat"), "SBD/cls/2007_000002.mat: is missing; SBD is incomplete, unpack URL again",
+        _without("cls/2007_000002.mat"),
+        "SBD/cls/2007_000002.mat: is missing; SBD is incomplete, unpack URL again",
     ),
     "another mat": (
-        _other_mat, "SBD/cls/2007_000002.mat: is no label file of SBD (GTcls.Segmentation): KeyError",
+        _other_mat,
+        "SBD/cls/2007_000002.mat: is no label file of SBD (GTcls.Segmentation): KeyError",
     ),
     "a mat cut off": (_cut_mat, "SBD/cls/2007_000002.mat: is no label file of SBD (GTcls.Segmentation): "),
     "a list shorter": (
@@ -133,10 +136,10 @@ BAD = {
         "are not the 4 official ones; unpack URL again",
     ),
     "another list there": (
-        _foreign_list, "ROOT/ImageSets/Segmentation/trainaug.txt: is there and names other images than the 4 official "
-        "ones; remove it",
+        _foreign_list,
+        "ROOT/ImageSets/Segmentation/trainaug.txt: is there and names other images than the 4 official ones; remove it",
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("case", BAD)

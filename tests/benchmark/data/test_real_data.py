@@ -103,11 +103,14 @@ def trains(name, root):
 @pytest.mark.parametrize(
     ("dataset", "split", "file"),
     [
-        ("voc", "train", "voc/train_aug.txt"), ("voc", "val", "voc/val.txt"),
-        ("cityscapes", "train", "cityscapes/train.lst"), ("cityscapes", "val", "cityscapes/val.lst"),
-        ("camvid", "train", "CamVid/camvid_train_list.txt"), ("camvid", "val", "CamVid/camvid_val_list.txt"),
+        ("voc", "train", "voc/train_aug.txt"),
+        ("voc", "val", "voc/val.txt"),
+        ("cityscapes", "train", "cityscapes/train.lst"),
+        ("cityscapes", "val", "cityscapes/val.lst"),
+        ("camvid", "train", "CamVid/camvid_train_list.txt"),
+        ("camvid", "val", "CamVid/camvid_val_list.txt"),
     ],
-)  # fmt: skip
+)
 def test_official_splits_are_those_of_the_codebases(data, dataset, split, file):
     definition = definitions.dataset(dataset)
     lines = (part(data, "samples/lists") / file).read_text().split()

@@ -112,9 +112,10 @@ def files_of(folder: Path) -> list[Path]:
 
 
 def areas_of(predictions, labels) -> np.ndarray:
-    found = [count_areas(torch.from_numpy(p).long(), torch.from_numpy(t).long(), 9) for p, t in zip(
-        predictions, labels, strict=True
-    )]  # fmt: skip
+    found = [
+        count_areas(torch.from_numpy(p).long(), torch.from_numpy(t).long(), 9)
+        for p, t in zip(predictions, labels, strict=True)
+    ]
     return np.stack([areas.numpy() for areas in found])
 
 
@@ -352,7 +353,7 @@ def test_every_mistake_about_networks_is_one_clear_line(world, tmp_path, monkeyp
         (net, *drawn, "--config", "one.py"): "one.py: no network can be built from it: ",
         (net, *drawn, "--config", "broken.py"): "--config broken.py: cannot be read: ",
         (net, "--dataset", "drown"): "unknown dataset 'drown'; did you mean drawn?",
-    }  # fmt: skip
+    }
     for arguments, line in lines.items():
         assert main(["eval", *arguments, "--device", "cpu"]) == 2, arguments
         assert capsys.readouterr().err.strip().splitlines()[-1].startswith("error: " + line), arguments
@@ -375,7 +376,7 @@ def test_every_mistake_about_images_is_one_clear_line(world, tmp_path, pictures,
         (images, "out", "--format", "cityscapes"): f"--format cityscapes: needs Cityscapes' 19 classes; {net} has 9",
         (images, "out", "--format", "palette"): f"--format palette: {net} names no colours for 9 classes; pass --data",
         (images, f"{net}/out"): f"{net}/out: cannot be written: ",
-    }  # fmt: skip
+    }
     for (folder, out, *more), line in lines.items():
         assert main(["predict", net, "--images", folder, "--out", out, *more, "--device", "cpu"]) == 2, line
         assert capsys.readouterr().err.strip().splitlines()[-1].startswith("error: " + line), line

@@ -68,7 +68,7 @@ def test_python_must_be_3_11():
         ("raise SystemExit(4)", "broken", "ended with status 4"),
         ("import time; time.sleep(60)", "broken", "no answer within 2 s"),
     ],
-)  # fmt: skip
+)
 def test_a_torch_that_does_not_import_is_a_finding(code, state, detail, broken):
     broken("torch", code)
     found = checks.torch(probe(PROBES["torch"], timeout_s=2))

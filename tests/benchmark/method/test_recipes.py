@@ -45,8 +45,10 @@ def test_numbers_are_those_of_the_scripts() -> None:
     segformer = recipe_hyper("cwd@cirkd-segformer")
     assert (segformer["cwd.feature_weight"], segformer["cwd.weight"]) == (5, 0.3)
     assert [recipe_hyper("cirkd@cirkd", name)["cirkd.pixel_weight"] for name in ("cityscapes", "voc", "ade20k")] == [
-        0.1, 0.01, 0.1
-    ]  # fmt: skip
+        0.1,
+        0.01,
+        0.1,
+    ]
     af = {name: recipe_hyper("afdcd@afdcd", name) for name in ("cityscapes", "voc", "ade20k", "camvid")}
     assert [v["kd.weight"] for v in af.values()] == [1, 1, 0.5, 1]
     assert [v["afdcd.fd_weight"] for v in af.values()] == [2e-6, 1e-6, 1e-6, 8e-6]

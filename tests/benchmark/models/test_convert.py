@@ -74,12 +74,17 @@ CASES = sorted(FOLDER.glob("*__*x*.npz"))
 def test_names_of_references() -> None:
     assert CASES, f"no model goldens in {FOLDER}"
     spelled = {
-        "deeplabv3_resnet101": "deeplabv3_r101", "psp_resnet50": "pspnet_r50",
+        "deeplabv3_resnet101": "deeplabv3_r101",
+        "psp_resnet50": "pspnet_r50",
         "deeplabv3_mobilenetv2": "deeplabv3_mbv2",
-        "deeplab_mobile": "deeplabv3_mbv2", "psp_mobile": "pspnet_mbv2", "deeplab_mobile_mobilenetv2": "deeplabv3_mbv2",
-        "psp_mobilenet": "pspnet_mbv2", "segformer_MiT_B0": "segformer_mit_b0", "segformer_b4": "segformer_mit_b4",
+        "deeplab_mobile": "deeplabv3_mbv2",
+        "psp_mobile": "pspnet_mbv2",
+        "deeplab_mobile_mobilenetv2": "deeplabv3_mbv2",
+        "psp_mobilenet": "pspnet_mbv2",
+        "segformer_MiT_B0": "segformer_mit_b0",
+        "segformer_b4": "segformer_mit_b4",
         "segformer_mit_b1": "segformer_mit_b1",
-    }  # fmt: skip
+    }
     for theirs, ours in spelled.items():
         assert our_name(theirs) == f"{ours}@cirkd" and our_name(theirs) in networks()
 
@@ -113,10 +118,19 @@ def test_imported_network_gives_the_recorded_outputs(case: Path, tmp_path) -> No
 
 
 PUBLISHED = {
-    "deeplabv3_r101": 61.12, "deeplabv3_r50": 42.13, "deeplabv3_r18": 13.61, "deeplabv3_mbv2": 3.23,
-    "pspnet_r101": 68.07, "pspnet_r50": 49.08, "pspnet_r18": 12.92, "pspnet_mbv2": 2.65, "segformer_mit_b0": 3.72,
-    "segformer_mit_b1": 13.68, "segformer_mit_b2": 27.36, "segformer_mit_b4": 64.01,
-}  # fmt: skip
+    "deeplabv3_r101": 61.12,
+    "deeplabv3_r50": 42.13,
+    "deeplabv3_r18": 13.61,
+    "deeplabv3_mbv2": 3.23,
+    "pspnet_r101": 68.07,
+    "pspnet_r50": 49.08,
+    "pspnet_r18": 12.92,
+    "pspnet_mbv2": 2.65,
+    "segformer_mit_b0": 3.72,
+    "segformer_mit_b1": 13.68,
+    "segformer_mit_b2": 27.36,
+    "segformer_mit_b4": 64.01,
+}
 """Millions of parameters at 19 classes, auxiliary head included, counted in the CIRKD codebase."""
 
 

@@ -12,10 +12,19 @@ from benchmark.records.run_directory import STALE_S, RunDirectory, manifests, wr
 from benchmark.spec.runs import Manifest, MethodSetting, Run
 
 RUN = Run(
-    dataset="drawn", dataset_hash="a", protocol="demo", protocol_hash="b", model="deeplabv3_tiny", weights=None,
-    teacher=None, method=MethodSetting(name="student", version=1, variant="Student", hyper={}), overrides={},
-    precision="fp32", seed=0, harness=1,
-)  # fmt: skip
+    dataset="drawn",
+    dataset_hash="a",
+    protocol="demo",
+    protocol_hash="b",
+    model="deeplabv3_tiny",
+    weights=None,
+    teacher=None,
+    method=MethodSetting(name="student", version=1, variant="Student", hyper={}),
+    overrides={},
+    precision="fp32",
+    seed=0,
+    harness=1,
+)
 
 
 @pytest.fixture
@@ -69,11 +78,15 @@ def test_resume_files_are_ordered_by_iteration_and_two_are_kept(directory):
 
 @pytest.mark.parametrize(
     ("content", "line"),
-    [("", "not readable as JSON"), ("[]", "has schema None, this version reads 1 to 2"), ("{", "not readable as JSON"),
-     ('{"schema_version": 7}', "has schema 7, this version reads 1 to 2"),
-     ('{"schema_version": 1}', "no record of schema 1: 'cost' is missing"),
-     ('{"schema_version": 2}', "Field required")],
-)  # fmt: skip
+    [
+        ("", "not readable as JSON"),
+        ("[]", "has schema None, this version reads 1 to 2"),
+        ("{", "not readable as JSON"),
+        ('{"schema_version": 7}', "has schema 7, this version reads 1 to 2"),
+        ('{"schema_version": 1}', "no record of schema 1: 'cost' is missing"),
+        ('{"schema_version": 2}', "Field required"),
+    ],
+)
 def test_a_record_that_is_no_record_is_named(tmp_path, content, line):
     file = tmp_path / "record.json"
     file.write_text(content)

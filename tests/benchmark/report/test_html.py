@@ -120,11 +120,16 @@ def test_the_command_of_a_run_makes_that_run(record):
     asked = parser().parse_args(shlex.split(words))
     assert asked.teacher == (record.inputs.teacher and record.inputs.teacher.id)
     made = make_run(
-        definitions.dataset(asked.dataset), definitions.protocol(asked.protocol), network(asked.model),
-        method_setting(asked.method, key_values(asked.set, "--set"), asked.dataset), seed=asked.seed,
-        teacher=record.inputs.teacher, weights=record.inputs.weights,
-        overrides=key_values(asked.cfg_options, "--cfg-options"), precision="amp" if asked.amp else "fp32",
-    )  # fmt: skip
+        definitions.dataset(asked.dataset),
+        definitions.protocol(asked.protocol),
+        network(asked.model),
+        method_setting(asked.method, key_values(asked.set, "--set"), asked.dataset),
+        seed=asked.seed,
+        teacher=record.inputs.teacher,
+        weights=record.inputs.weights,
+        overrides=key_values(asked.cfg_options, "--cfg-options"),
+        precision="amp" if asked.amp else "fp32",
+    )
     assert made.id == record.id
 
 
@@ -142,9 +147,10 @@ def test_the_command_writes_the_file(tmp_path, capsys):
 @pytest.mark.slow
 def test_a_report_of_real_records_loads_no_torch(tmp_path):
     folder = ROOT / "results" / "records"
+    arguments = ["report", "--work-dir", str(folder), "--output", str(tmp_path / "r.html")]
     code = (
-        f"import sys; from benchmark.cli.__main__ import main; "
-        f"main(['report', '--work-dir', {str(folder)!r}, '--output', {str(tmp_path / 'r.html')!r}]); print(sorted({{'torch', 'mmengine', 'mmseg', 'mmcv'}} & set(sys.modules)))"
+        f"import sys; from benchmark.cli.__main__ import main; main({arguments!r}); "
+        "print(sorted({'torch', 'mmengine', 'mmseg', 'mmcv'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"

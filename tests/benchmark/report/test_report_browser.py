@@ -11,9 +11,16 @@ from benchmark.core.paths import ROOT
 
 BROWSER, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 FLAGS = (
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-component-update",
-    "--disable-background-networking", "--disable-sync", "--window-size=1280,900",
-)  # fmt: skip
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-component-update",
+    "--disable-background-networking",
+    "--disable-sync",
+    "--window-size=1280,900",
+)
 RECORDS = ROOT / "results" / "records"
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("browser")]
@@ -79,7 +86,9 @@ def test_columns_sort_by_number_both_ways_and_back(browser):
 
 
 def test_minus_signs_and_thousands_are_numbers_and_holes_come_last(browser):
-    found = script(browser, """
+    found = script(
+        browser,
+        """
       const table = document.createElement('table');
       table.innerHTML = '<tbody>' + ['1,204', '−3.5', '–', '+2', ''].map((t) => `<tr><td>${t}</td></tr>`).join('');
       document.body.append(table);
@@ -87,7 +96,8 @@ def test_minus_signs_and_thousands_are_numbers_and_holes_come_last(browser):
       sort(table, 0, 'ascending'); const up = read();
       sort(table, 0, 'descending'); const down = read();
       table.remove(); return [up, down];
-    """)  # fmt: skip
+    """,
+    )
     assert found == [["−3.5", "+2", "1,204", "–", ""], ["1,204", "+2", "−3.5", "–", ""]]
 
 

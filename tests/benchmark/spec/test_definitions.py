@@ -53,9 +53,11 @@ def test_unknown_names_come_with_near_matches():
 
 
 BEFORE = {
-    "drawn": "6c6d92e2a0240a33", "camvid": "a690e4c24fa5f9d5", "demo": "644ceca6a1b10c6b",
+    "drawn": "6c6d92e2a0240a33",
+    "camvid": "a690e4c24fa5f9d5",
+    "demo": "644ceca6a1b10c6b",
     "camvid-small": "5b924b85e250352e",
-}  # fmt: skip
+}
 """Hashes in the ids of committed runs."""
 
 

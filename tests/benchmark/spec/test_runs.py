@@ -24,11 +24,19 @@ def recipe(of: Run):
 
 
 CHANGES = {
-    "dataset_hash": "other", "protocol_hash": "other", "model": "deeplabv3_r18", "weights": "ab" * 32,
-    "teacher": TeacherSource(model="segformer_mit_b0", kind="run", id="f" * 16), "overrides": {"optim.lr": 0.1},
-    "method": KD.model_copy(update={"hyper": {"tau": 2.0}}), "precision": "amp", "seed": 1, "harness": 99,
-    "dataset": "camvid", "protocol": "camvid-small",
-}  # fmt: skip
+    "dataset_hash": "other",
+    "protocol_hash": "other",
+    "model": "deeplabv3_r18",
+    "weights": "ab" * 32,
+    "teacher": TeacherSource(model="segformer_mit_b0", kind="run", id="f" * 16),
+    "overrides": {"optim.lr": 0.1},
+    "method": KD.model_copy(update={"hyper": {"tau": 2.0}}),
+    "precision": "amp",
+    "seed": 1,
+    "harness": 99,
+    "dataset": "camvid",
+    "protocol": "camvid-small",
+}
 
 
 @pytest.mark.parametrize("field", sorted(CHANGES))

@@ -12,10 +12,13 @@ from benchmark.spec.runs import Execution
 from benchmark.sweeps.plan import Sweep, check_on_protocol, chosen, cohorts, load_sweep, plan_sweep, sweep_file
 
 SWEEP = {
-    "name": "test", "dataset": "drawn", "protocol": "demo", "seeds": (0, 1),
+    "name": "test",
+    "dataset": "drawn",
+    "protocol": "demo",
+    "seeds": (0, 1),
     "pairs": ({"teacher": "segformer_mit_b0", "student": "deeplabv3_mbv2"},),
     "methods": ("student", "kd", {"name": "heteroakd", "lambda2": [1.0, 10.0]}),
-}  # fmt: skip
+}
 
 
 def plan(**changes):
@@ -78,8 +81,10 @@ def test_only_names_runs_and_takes_their_teachers_along():
     runs = plan().manifest.runs
     found = [run for run in runs if run.id in chosen(runs, "method=kd,method=student,seed=1,student=deeplabv3_mbv2")]
     assert [(run.model, run.method.name) for run in found] == [
-        ("segformer_mit_b0", "student"), ("deeplabv3_mbv2", "student"), ("deeplabv3_mbv2", "kd"),
-    ]  # fmt: skip
+        ("segformer_mit_b0", "student"),
+        ("deeplabv3_mbv2", "student"),
+        ("deeplabv3_mbv2", "kd"),
+    ]
     assert chosen(runs, "") == {run.id for run in runs}
 
 

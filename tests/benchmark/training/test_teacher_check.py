@@ -99,10 +99,13 @@ def test_a_measurement_is_kept_by_checkpoint_dataset_and_protocol(world, checkpo
 
     run = world.run("kd", teacher=checkpoint[0])
     others = [
-        measure(run), measure(run, "b" * 64), measure(run, images="others"), measure(run, place="b"),
+        measure(run),
+        measure(run, "b" * 64),
+        measure(run, images="others"),
+        measure(run, place="b"),
         measure(run.model_copy(update={"dataset_hash": "0" * 16})),
         measure(run.model_copy(update={"protocol_hash": "0" * 16})),
-    ]  # fmt: skip
+    ]
     assert others == [0, 1, 2, 3, 4, 5], "each is measured"
     assert measure(world.run("cwd", teacher=checkpoint[0], seed=1)) == 0, "and not again for another student"
 

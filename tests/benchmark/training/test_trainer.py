@@ -251,27 +251,37 @@ def test_a_plain_run_equals_mmengines_runner_bit_for_bit(world, tmp_path):
     model._is_init = True
     dataset = train_dataset(definitions.dataset("drawn"), recipe.data, None, 0)
     runner = Runner(
-        model=model, work_dir=str(tmp_path / "runner"), default_scope="mmseg", experiment_name=str(tmp_path.name),
+        model=model,
+        work_dir=str(tmp_path / "runner"),
+        default_scope="mmseg",
+        experiment_name=str(tmp_path.name),
         train_dataloader={
-            "dataset": dataset, "batch_size": recipe.data.batch, "sampler": CountedSampler(len(dataset), 0),
-            "num_workers": 0, "collate_fn": {"type": "pseudo_collate"},
+            "dataset": dataset,
+            "batch_size": recipe.data.batch,
+            "sampler": CountedSampler(len(dataset), 0),
+            "num_workers": 0,
+            "collate_fn": {"type": "pseudo_collate"},
         },
         train_cfg=ConfigDict(type="IterBasedTrainLoop", max_iters=recipe.data.iterations),
         optim_wrapper=ConfigDict(
-            type="OptimWrapper", clip_grad={"max_norm": 10.0},
-            optimizer={
-                "type": "SGD", "lr": optim.lr, "momentum": optim.momentum, "weight_decay": optim.weight_decay
-            },
+            type="OptimWrapper",
+            clip_grad={"max_norm": 10.0},
+            optimizer={"type": "SGD", "lr": optim.lr, "momentum": optim.momentum, "weight_decay": optim.weight_decay},
         ),
         param_scheduler=[
             {"type": "LinearLR", "start_factor": 1e-6, "begin": 0, "end": 2, "by_epoch": False},
             {
-                "type": "PolyLR", "power": optim.power, "eta_min": 0.0, "begin": 2, "end": recipe.data.iterations,
+                "type": "PolyLR",
+                "power": optim.power,
+                "eta_min": 0.0,
+                "begin": 2,
+                "end": recipe.data.iterations,
                 "by_epoch": False,
             },
         ],
-        custom_hooks=[Reseed()], log_level="ERROR",
-    )  # fmt: skip
+        custom_hooks=[Reseed()],
+        log_level="ERROR",
+    )
     model.init_weights = lambda: None
     torch.manual_seed(1234)
     runner.train()

@@ -24,9 +24,13 @@ def sweep(mious: dict[tuple[float, float], list], student=(50.0, 51.0), **hyper)
 
 
 STAR = {
-    (0.1, 1.0): [51.0, 52.0], (0.01, 1.0): [50.5, 51.5], (1.0, 1.0): [50.0, 51.0],
-    (0.1, 10.0): [52.0, 53.0], (0.1, 50.0): [49.0, None], (0.0, 0.0): [51.0, 51.0],
-}  # fmt: skip
+    (0.1, 1.0): [51.0, 52.0],
+    (0.01, 1.0): [50.5, 51.5],
+    (1.0, 1.0): [50.0, 51.0],
+    (0.1, 10.0): [52.0, 53.0],
+    (0.1, 50.0): [49.0, None],
+    (0.0, 0.0): [51.0, 51.0],
+}
 
 
 def figure6(records, folder):
@@ -74,8 +78,11 @@ def test_a_setting_that_diverged_once_has_no_mean(tmp_path) -> None:
 def test_means_are_over_the_seeds_that_all_settings_have(tmp_path) -> None:
     files = draw(sweep({(0.1, 1.0): [51.0, 52.0], (0.1, 10.0): [52.0, "absent"]}), tmp_path)
     assert [(row["seed"], row["in_mean"]) for row in data(files["csv"])] == [
-        ("0", "True"), ("1", "False"), ("0", "True"), ("0", "True"),
-    ]  # fmt: skip
+        ("0", "True"),
+        ("1", "False"),
+        ("0", "True"),
+        ("0", "True"),
+    ]
     assert "(n = 1: 0)" in files["txt"].read_text()
 
 

@@ -52,14 +52,21 @@ def test_cost_is_relative_to_the_student_and_the_unbeaten_are_marked(tmp_path):
     records = pair_records(*settings, student=(50.0,))
     seconds = {"student": 0.1, "kd": 0.2, "cwd": 0.4, "at": 0.3}
     slow = [
-        r.model_copy(update={"cost": r.cost.model_copy(
-            update={"step_s": seconds[r.inputs.method.name], "teacher_s": 0.0, "data_s": 0.0})})
+        r.model_copy(
+            update={
+                "cost": r.cost.model_copy(
+                    update={"step_s": seconds[r.inputs.method.name], "teacher_s": 0.0, "data_s": 0.0}
+                )
+            }
+        )
         for r in records
-    ]  # fmt: skip
+    ]
     rows = {row["method"]: row for row in made("cost", slow, tmp_path).data}
     assert [(rows[name]["cost"], rows[name]["delta"]) for name in ("KD", "CWD", "AT")] == [
-        (pytest.approx(2), 1.0), (pytest.approx(4), 3.0), (pytest.approx(3), -1.0),
-    ]  # fmt: skip
+        (pytest.approx(2), 1.0),
+        (pytest.approx(4), 3.0),
+        (pytest.approx(3), -1.0),
+    ]
     assert [rows[name]["unbeaten"] for name in ("KD", "CWD", "AT")] == [True, True, False]
 
 
@@ -72,8 +79,11 @@ def test_curves_hold_every_validation_and_need_two(tmp_path):
     records = pair_records((setting("kd"), [51.0, 52.0]), student=(50.0, 51.0))
     figure = made("curves", records, tmp_path)
     assert [(row["seed"], row["iteration"], row["miou"]) for row in figure.data if row["method"] == "KD"] == [
-        (0, 100, 51.5), (0, 200, 51.0), (1, 100, 52.5), (1, 200, 52.0),
-    ]  # fmt: skip
+        (0, 100, 51.5),
+        (0, 200, 51.0),
+        (1, 100, 52.5),
+        (1, 200, 52.0),
+    ]
     once = [with_scores(record, curve=((200, 50.0),)) for record in records]
     with pytest.raises(KdsegError, match="two validations or more"):
         KINDS["curves"](sources(once, tmp_path))

@@ -55,10 +55,17 @@ def test_values_of_a_complete_pair() -> None:
 
 def test_rows_come_in_a_stable_order() -> None:
     settings = [
-        heteroakd("HeteroAKD: without KMM", kmm=False), heteroakd(lambda2=10.0), heteroakd(lambda2=5.0), heteroakd(),
-        setting("zzz"), setting("skd"), setting("kd", "KD (tau=2.0)", tau=2.0), setting("cwd"), setting("kd"),
+        heteroakd("HeteroAKD: without KMM", kmm=False),
+        heteroakd(lambda2=10.0),
+        heteroakd(lambda2=5.0),
+        heteroakd(),
+        setting("zzz"),
+        setting("skd"),
+        setting("kd", "KD (tau=2.0)", tau=2.0),
+        setting("cwd"),
+        setting("kd"),
         setting("cwd@cirkd"),
-    ]  # fmt: skip
+    ]
     made = pair_records(*((each, (50.0,)) for each in settings))
     order = ["KD", "KD (tau=2.0)", "CWD", "CWD@CIRKD", "SKD", "ZZZ", "HeteroAKD", "HeteroAKD (lambda2=5.0)"]
     order += ["HeteroAKD (lambda2=10.0)", "HeteroAKD: without KMM"]
