@@ -102,7 +102,7 @@ def check(case: Case, outputs: Mapping[str, Any], leaves: Mapping[str, Tensor] |
         )
     missing = {key for key in case.expected.keys() - actual.keys() if "released" not in key}
     assert not missing, f"{case.name}: not computed: {sorted(missing)}"
-    for key in case.expected.keys() & actual.keys():
+    for key in sorted(case.expected.keys() & actual.keys()):
         compare(case, key, actual[key])
 
 
