@@ -94,9 +94,13 @@ class Cluster:
         Raises:
             ClusterError: it failed; the message is what it said.
         """
-        done = subprocess.run(
-            command, env=self.environment(), stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout
-        )
+        try:
+            done = subprocess.run(
+                command, env=self.environment(), stdin=subprocess.DEVNULL, capture_output=True, text=True,
+                timeout=timeout,
+            )  # fmt: skip
+        except subprocess.TimeoutExpired:
+            raise ClusterError(f"{' '.join(command)}: no answer within {timeout} s") from None
         if done.returncode:
             raise ClusterError(f"{' '.join(command)}: {done.stderr.strip() or done.stdout.strip()}")
         return done.stdout

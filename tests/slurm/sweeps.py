@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +18,7 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
-from benchmark.records.run_directory import RunDirectory, Status
+from benchmark.records.run_directory import RunDirectory
 from benchmark.spec.runs import Run
 from benchmark.sweeps.plan import load_sweep, plan_sweep
 from tests.conftest import World
@@ -26,6 +28,12 @@ RECIPE = {"data.iterations": 20, "data.crop": [48, 64], "optim.warmup": 0}
 PROFILE = {"cpus_per_task": 1, "mem_gb": 1, "timeout_min": 60, "signal_delay_s": 30, "array_parallelism": 2}
 
 INTERVAL = "--checkpoint-interval", "5"
+
+GATE = Path(__file__).parent / "gate"
+"""What holds runs; for PYTHONPATH."""
+
+FIRST_STEP = "after resume_5.pth"
+"""The first step of a run that can be resumed."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +54,11 @@ class Launch:
     def work_dir(self) -> Path:
         """Where the runs are."""
         return self.folder / "work"
+
+    @property
+    def gates(self) -> Path:
+        """Where the gates of runs are."""
+        return self.folder / "gates"
 
     @property
     def profile(self) -> Path:
@@ -110,7 +123,9 @@ class Launch:
         self, *arguments: str | Path, path: Path | None = None, errors: int = subprocess.STDOUT
     ) -> subprocess.Popen:
         """Start a `kdseg` command; programs of the folder `path` take the place of others with their name."""
-        more = {"PATH": f"{path}{os.pathsep}{os.environ['PATH']}"} if path else {}
+        more = {"KDSEG_TEST_GATES": str(self.gates), "PYTHONPATH": _before(GATE, "PYTHONPATH")}
+        if path:
+            more["PATH"] = _before(path, "PATH")
         return subprocess.Popen(
             [sys.executable, "-m", "benchmark.cli", *map(str, arguments), "--work-dir", str(self.work_dir)],
             env=os.environ | more,
@@ -126,28 +141,30 @@ class Launch:
         """The directory of a run."""
         return RunDirectory(self.work_dir, run.id)
 
-    def reached(self, run: Run, iteration: int) -> Status:
-        """The heartbeat of a run, as soon as a process that lives has taken it to an iteration."""
-        found: list[Status] = []
+    def gate(self, run: Run, moment: str = FIRST_STEP) -> None:
+        """Let the next process that trains a run wait at a moment (`gate/sitecustomize.py`); then comes `hold`."""
+        self.gates.mkdir(parents=True, exist_ok=True)
+        (self.gates / run.id).write_text(moment)
 
-        def there() -> bool:
-            status = self.directory(run).status()
-            if status and status.iteration >= iteration and Path(f"/proc/{status.pid}").exists():
-                found.append(status)
-            return bool(found)
-
-        self.cluster.wait(there, f"iteration {iteration}")
-        return found[0]
-
-    def hold(self, run: Run, iteration: int = 6) -> int:
-        """Stop the process of a run at an iteration or a little later, so that a fault finds it there; its id."""
-        pid = self.reached(run, iteration).pid
+    def hold(self, run: Run) -> int:
+        """Stop the process of a run at its gate, so that a fault finds it there, and open the gate; its id."""
+        self.cluster.wait(lambda: [*self.gates.glob(f"{run.id}.*")], f"run {run.id} at its gate")
+        (place,) = self.gates.glob(f"{run.id}.*")
+        pid = int(place.suffix[1:])
         os.kill(pid, signal.SIGSTOP)
+        self.cluster.wait(lambda: stopped(pid), "the process to stop")
+        place.unlink()
         return pid
 
     def signalled(self, pid: int) -> None:
-        """Wait until Slurm has signalled a held process: it wakes it to do so."""
-        self.cluster.wait(lambda: not stopped(pid), "a signal from Slurm")
+        """Wait until Slurm has signalled a held process, and wake it, where Slurm did not."""
+        self.cluster.wait(lambda: pending(pid) or not stopped(pid), "a signal from Slurm")
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGCONT)
+
+    def gone(self, pid: int) -> None:
+        """Wait for the end of a process."""
+        self.cluster.wait(lambda: not Path(f"/proc/{pid}").exists(), f"the end of process {pid}")
 
     def job(self) -> str:
         """The id of the one job or element that waits or runs."""
@@ -191,10 +208,26 @@ class Launch:
 
 def stopped(pid: int) -> bool:
     """Whether a process is held still."""
+    return _of_process(pid, "State") == "T"
+
+
+def pending(pid: int) -> bool:
+    """Whether a signal waits for a process that is held still."""
+    return int(_of_process(pid, "ShdPnd") or "0", base=16) > 0
+
+
+def _of_process(pid: int, key: str) -> str:
+    """What the system says of a process; empty if there is none."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
-    except FileNotFoundError:
-        return False
+        found = re.search(rf"^{key}:\s*(\S+)", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+    return found[1] if found else ""
+
+
+def _before(folder: Path, variable: str) -> str:
+    """The folders of an environment variable, with another before them."""
+    return os.pathsep.join([str(folder), *filter(None, [os.environ.get(variable)])])
 
 
 def _yaml(file: Path, content: dict[str, Any]) -> Path:

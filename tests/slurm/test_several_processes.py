@@ -29,6 +29,7 @@ def test_two_on_one_node_train_what_two_nodes_do_and_one_that_dies_ends_the_job(
         launch.adopt_teacher(undisturbed)
     one.submit(tasks_per_node=2)
     one.settled()
+    killed.gate(killed.last)
     killed.submit(tasks_per_node=2)
     killed.hold(killed.last)
     os.kill(process(killed.job(), 1), signal.SIGKILL)
