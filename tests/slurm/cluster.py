@@ -41,6 +41,9 @@ PACKAGES = {
 }
 """The Debian package of each program that is needed."""
 
+PATIENCE_S = 900
+"""Ends what would never end; no test is to depend on it."""
+
 ACCOUNT = "bench"
 PORTS = range(20000, 32000)
 PATH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"])
@@ -155,7 +158,7 @@ class Cluster:
         except ClusterError:
             self.kill(daemon)
 
-    def wait(self, condition: Callable[[], object], what: str, seconds: float = 300) -> None:
+    def wait(self, condition: Callable[[], object], what: str, seconds: float = PATIENCE_S) -> None:
         """Wait until a condition holds; commands that fail meanwhile count as "not yet"."""
         deadline, said = time.monotonic() + seconds, ""
         while time.monotonic() < deadline:

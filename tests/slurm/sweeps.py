@@ -22,7 +22,7 @@ from benchmark.records.run_directory import RunDirectory
 from benchmark.spec.runs import Run
 from benchmark.sweeps.plan import load_sweep, plan_sweep
 from tests.conftest import World
-from tests.slurm.cluster import Cluster
+from tests.slurm.cluster import PATIENCE_S, Cluster
 
 RECIPE = {"data.iterations": 20, "data.crop": [48, 64], "optim.warmup": 0}
 PROFILE = {"cpus_per_task": 1, "mem_gb": 1, "timeout_min": 60, "signal_delay_s": 30, "array_parallelism": 2}
@@ -109,13 +109,13 @@ class Launch:
     def states(self) -> dict[str, str]:
         """What `kdseg status` says of each run: `failed (error)`, say."""
         process = self.start("status", "faults", "--format", "json", errors=subprocess.DEVNULL)
-        rows = json.loads(process.communicate(timeout=300)[0])
+        rows = json.loads(process.communicate(timeout=PATIENCE_S)[0])
         return {row["run"]: row["state"] + (f" ({row['cause']})" if row["cause"] else "") for row in rows}
 
     def kdseg(self, *arguments: str | Path, code: int = 0) -> str:
         """What a `kdseg` command says; it must end with this exit code."""
         process = self.start(*arguments)
-        said, _ = process.communicate(timeout=300)
+        said, _ = process.communicate(timeout=PATIENCE_S)
         assert process.returncode == code, said
         return said
 

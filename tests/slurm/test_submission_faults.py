@@ -7,6 +7,7 @@ from collections import Counter
 import pytest
 
 from slurm.submissions import submissions
+from tests.slurm.cluster import PATIENCE_S
 from tests.slurm.conftest import ARRAY
 from tests.slurm.sweeps import Launch
 
@@ -70,7 +71,7 @@ def test_killed_between_chunks_and_run_again(waiting, when):
     second = f'echo x >>{count}; [ $(wc -l <{count}) = 2 ] || exec /usr/bin/sbatch "$@"; {real} kill -KILL $PPID'
     path = shim(waiting.folder / "bin", second)
     process = waiting.start(*waiting.submission("--cohort", "1"), path=path)
-    process.communicate(timeout=300)
+    process.communicate(timeout=PATIENCE_S)
     assert process.returncode == -signal.SIGKILL
     assert queued(waiting)[1] == ([2] if when == "before" else [2, ARRAY])
     waiting.submit("--cohort", "1")

@@ -255,7 +255,7 @@ def test_training_on_a_bad_file_prints_one_line(tmp_path):
         ],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
     )
     faults = [line for line in done.stderr.splitlines() if "error" in line]
     assert done.returncode != 0 and "Traceback" not in done.stdout + done.stderr

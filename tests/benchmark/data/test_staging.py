@@ -44,7 +44,7 @@ def test_of_two_processes_one_copies_and_both_get_the_whole(source, tmp_path):
     processes = [context.Process(target=_stage_counting, args=arguments) for _ in range(2)]
     for process in processes:
         process.start()
-    folders = {found.get(timeout=120) for _ in processes}
+    folders = {found.get(timeout=600) for _ in processes}
     for process in processes:
         process.join()
     assert copies.value == 1 and len(folders) == 1

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import time
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,15 +11,22 @@ from benchmark.runtime.clocks import SharedStopwatch, Spent, Stopwatch, Timing
 CPU = torch.device("cpu")
 
 
-def test_a_stopwatch_takes_every_time() -> None:
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """A clock that goes on where a test says so, in seconds (`now`)."""
+    made = SimpleNamespace(now=100.0)
+    monkeypatch.setattr(time, "perf_counter", lambda: made.now)
+    return made
+
+
+def test_a_stopwatch_takes_every_time(clock: SimpleNamespace) -> None:
     watch = Stopwatch(CPU)
     assert watch.lately() == watch.median() == 0
-    for pause in (0.01, 0.0):
+    for taken in (0.5, 0.25):
         with watch.running():
-            time.sleep(pause)
-    first, second = watch.seconds()
-    assert first >= 0.01 > second >= 0
-    assert watch.median() == pytest.approx((first + second) / 2)
+            clock.now += taken
+    assert watch.seconds() == pytest.approx([0.5, 0.25])
+    assert watch.lately() == watch.median() == pytest.approx(0.375)
 
 
 def test_on_cuda_nothing_waits_for_the_device(monkeypatch) -> None:
@@ -51,28 +59,32 @@ def test_on_cuda_nothing_waits_for_the_device(monkeypatch) -> None:
     assert len(watch.seconds()) == 2
 
 
-def test_what_runs_share_is_divided_among_those_that_were_there() -> None:
+def test_what_runs_share_is_divided_among_those_that_were_there(clock: SimpleNamespace) -> None:
     watch = SharedStopwatch(CPU)
-    for runs in (["a", "b"], ["a"]):
+    for runs, taken in ((["a", "b"], 0.5), (["a"], 0.25)):
         with watch.shared(runs):
-            time.sleep(0.002)
+            clock.now += taken
     both, alone = watch.seconds()
+    assert (both, alone) == pytest.approx((0.5, 0.25))
     assert watch.parts("a") == pytest.approx((both / 2 + alone, both + alone))
     assert watch.parts("b") == pytest.approx((both / 2, both))
     assert watch.parts("c") == (0, 0)
 
 
-def test_shares_add_up_to_the_wall_time_and_a_single_run_has_all_of_what_it_shared() -> None:
+def test_shares_add_up_to_the_wall_time_and_a_single_run_has_all_of_what_it_shared(
+    clock: SimpleNamespace,
+) -> None:
     timing, earlier = Timing(CPU), Spent(wall_s=10.0, share_s=5.0, single_s=7.0)
     with timing.teacher.shared(["a", "b"]), timing.data.running():
-        time.sleep(0.002)
+        clock.now += 0.25
     timing.data.sharers.append(["a", "b", "c"])
-    timing.began -= 1.0
+    clock.now += 1.0
     own = {"a": 0.5, "b": 0.1, "c": 0.0}
     spent = {run: timing.spent(run, own, Spent()) for run in own}
-    assert sum(each.share_s for each in spent.values()) == pytest.approx(spent["c"].wall_s, rel=1e-2)
+    assert sum(each.share_s for each in spent.values()) == pytest.approx(spent["c"].wall_s)
     assert spent["a"].single_s - spent["a"].share_s == pytest.approx(
-        timing.teacher.seconds()[0] / 2 + timing.data.seconds()[0] * 2 / 3, rel=1e-6
+        timing.teacher.seconds()[0] / 2 + timing.data.seconds()[0] * 2 / 3
     )
     again = timing.spent("a", own, earlier)
-    assert again.wall_s > 10 + spent["a"].wall_s and again.share_s > 5 + spent["a"].share_s
+    assert again.wall_s == pytest.approx(10 + spent["a"].wall_s)
+    assert again.share_s == pytest.approx(5 + spent["a"].share_s)

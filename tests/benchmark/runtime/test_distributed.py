@@ -2,7 +2,6 @@
 
 import json
 import os
-import socket
 import subprocess
 import sys
 
@@ -18,6 +17,7 @@ from benchmark.records.areas import read_areas
 from benchmark.records.record import State
 from benchmark.runtime import distributed
 from benchmark.runtime.distributed import Place, find_place, job_port
+from tests.slurm.cluster import free_ports
 
 CHILD = """
 import json, os, sys
@@ -55,9 +55,7 @@ def in_ranks(folder, target, world=2):
 
     They must all end within ten minutes.
     """
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port = found.getsockname()[1]
+    (port,) = free_ports(1)
     (folder / "target").write_bytes(cloudpickle.dumps(target))
     processes = []
     for rank in range(world):
@@ -98,9 +96,10 @@ def test_jobs_and_steps_beside_each_other_meet_at_other_ports():
 
 def test_without_the_others_the_rendezvous_ends_with_a_clear_line(monkeypatch):
     monkeypatch.setattr(distributed, "RENDEZVOUS_S", 1.0)
-    place = Place(1, 2, 1, "127.0.0.1", 20001)
+    place = Place(1, 2, 1, "127.0.0.1", *free_ports(1))
+    said = rf"rank 1 of 2: did not meet the other processes at 127.0.0.1:{place.port} within 1 s"
     with (
-        pytest.raises(KdsegError, match=r"rank 1 of 2: did not meet the other processes at 127.0.0.1:20001 within 1 s"),
+        pytest.raises(KdsegError, match=said),
         distributed.joined(place, torch.device("cpu")),
     ):
         pass

@@ -1,5 +1,6 @@
 """A job's process under what can happen to it: killed, stopped, out of space, not allowed to write."""
 
+import itertools
 import json
 import multiprocessing
 import os
@@ -35,21 +36,36 @@ def in_a_process(target):
     return process
 
 
+def killed_before_change(number):
+    """Let this process be killed before its so-many-th change of a file, as if from outside.
+
+    A process leaves nothing but files, so all moments between two changes are the same.
+    """
+    changes = itertools.count(1)
+
+    def watch(event, arguments):
+        writes = event == "open" and arguments[2] & (os.O_WRONLY | os.O_RDWR)
+        if (writes or event in ("os.mkdir", "os.link", "os.rename", "os.remove")) and next(changes) == number:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(watch)
+
+
 @pytest.mark.slow
 def test_killed_at_thirty_random_moments_and_resumed_is_bit_equal_to_undisturbed(world, teacher):
     runs = cohort(world, teacher, iterations=60)
     world.train(runs, "a")
-    moments, kills = random.Random(0), 0
-    while kills < 30:
-        process = in_a_process(lambda: world.train(runs, "b", checkpoint_interval=1))
-        process.join(moments.uniform(0.02, 1.5))
-        if process.is_alive():
-            process.kill()
-            process.join()
-            kills += 1
-        else:  # finished before the thirtieth: what is left to kill is a process with nothing to do
-            assert process.exitcode == 0
-            kills += 1
+    chance = random.Random(0)
+
+    def train_until(moment):
+        killed_before_change(moment)
+        world.train(runs, "b", checkpoint_interval=1)
+
+    for _ in range(30):
+        moment = chance.randrange(1, 90)  # about 40 come before the first iteration, 12 in each
+        process = in_a_process(lambda moment=moment: train_until(moment))
+        process.join()
+        assert process.exitcode == -signal.SIGKILL
     world.train(runs, "b", checkpoint_interval=1)
     for run in runs:
         assert world.equal(run, "a", "b")
@@ -64,12 +80,13 @@ def test_a_worker_that_is_asked_to_stop_writes_where_it_was(full_world):
     command = [sys.executable, "-m", "benchmark.training.worker", str(full_world.folder / "job.json")]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     directory = full_world.directory(run, "a")
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline and not ((now := directory.status()) and now.iteration > 0):
+    while not ((now := directory.status()) and now.iteration > 0):
+        assert process.poll() is None, process.stderr.read()
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
-    assert process.wait(timeout=60) == Exit.INTERRUPTED
-    assert process.stderr.read().splitlines()[-1] == "stopped; the same command resumes it"
+    _, errors = process.communicate(timeout=600)
+    assert process.returncode == Exit.INTERRUPTED
+    assert errors.splitlines()[-1] == "stopped; the same command resumes it"
     assert directory.status().state is State.INTERRUPTED
     assert directory.status().iteration in directory.resume_files()
 
