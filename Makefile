@@ -4,7 +4,7 @@ BIN := .venv/bin
 # One thread per process: parallelism comes from processes, and CPU results depend on the number of threads.
 export OMP_NUM_THREADS := 1
 
-.PHONY: setup demo results test test-slow lint bench
+.PHONY: setup demo results test test-slow lint numbers bench
 
 setup: .venv/ready
 
@@ -38,6 +38,12 @@ lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/mypy
+
+# Every loss, gradient and golden value, hashed to the last bit: `make numbers FILE=before.txt`, then diff with a later one.
+numbers: setup
+	rm -f $(FILE)
+	KDSEG_NUMBERS=$(FILE) $(BIN)/pytest -n 2 -m "not slow" tests/baselines tests/methods tests/test_conformance.py
+	sort -o $(FILE) $(FILE)
 
 bench: setup
 	$(BIN)/python -m benchmark.bench.step

@@ -11,7 +11,7 @@ from baselines.mgd import Generator, generation_loss
 from benchmark.spec.networks import TapShape
 from tests.golden.cases import Case, cases, check
 
-quick = settings(max_examples=30, deadline=None)
+quick = settings(max_examples=30)
 NAMES = {
     "projetor.0": "convolutions.0",
     "projetor.2": "convolutions.1",

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from baselines.at import AT, attention, attention_kd, energy
 from tests.golden.cases import Case, cases, check
 
-quick = settings(max_examples=20, deadline=None)
+quick = settings(max_examples=20)
 sizes = st.tuples(st.integers(1, 3), st.integers(1, 5), st.integers(1, 6), st.integers(1, 6))
 
 

@@ -18,7 +18,7 @@ from benchmark.method.grids import labels_on
 from benchmark.spec.networks import TapShape
 from tests.golden.cases import Case, cases, check
 
-quick = settings(max_examples=20, deadline=None)
+quick = settings(max_examples=20)
 FORMS = pytest.mark.parametrize("form", [relation_kl, plain_relation_kl], ids=["blocked", "plain"])
 
 

@@ -10,7 +10,7 @@ from baselines.cwd import CWD, channel_kl
 from benchmark.spec.networks import TapShape
 from tests.golden.cases import Case, cases, check
 
-quick = settings(max_examples=20, deadline=None)
+quick = settings(max_examples=20)
 sizes = st.tuples(st.integers(1, 3), st.integers(1, 6), st.integers(1, 7), st.integers(2, 7))
 seeds = st.integers(0, 2**31)
 

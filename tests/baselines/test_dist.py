@@ -10,7 +10,7 @@ from baselines.dist import DIST, inter_class_kd, intra_class_kd
 from benchmark.method import IGNORE
 from tests.golden.cases import Case, cases, check
 
-quick = settings(max_examples=20, deadline=None)
+quick = settings(max_examples=20)
 sizes = st.tuples(st.integers(1, 3), st.integers(2, 6), st.integers(2, 7), st.integers(2, 7))
 seeds = st.integers(0, 2**31)
 both = pytest.mark.parametrize("form", [inter_class_kd, intra_class_kd])

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from baselines.dsd import DSD, attention_residuals, class_similarity_kd, pixel_similarity_kd
 from tests.golden.cases import Case, cases, check
 
-quick = settings(max_examples=20, deadline=None)
+quick = settings(max_examples=20)
 TARGET = torch.zeros(1, 32, 32, dtype=torch.long)
 
 

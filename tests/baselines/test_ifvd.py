@@ -14,7 +14,7 @@ from benchmark.method.grids import labels_on
 from benchmark.spec.networks import TapShape
 from tests.golden.cases import Case, cases, check
 
-quick = settings(max_examples=20, deadline=None)
+quick = settings(max_examples=20)
 
 
 def random_map(*shape: int, seed: int = 0) -> torch.Tensor:

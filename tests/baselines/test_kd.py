@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from baselines.kd import KD, pixel_kd
 from tests.golden.cases import Case, cases, check
 
-quick = settings(max_examples=20, deadline=None)
+quick = settings(max_examples=20)
 sizes = st.tuples(st.integers(1, 3), st.integers(2, 6), st.integers(1, 7), st.integers(1, 7))
 seeds = st.integers(0, 2**31)
 reductions = st.sampled_from(["pixel", "element", "skd_original"])

@@ -18,7 +18,7 @@ from benchmark.method import IGNORE
 from benchmark.spec.networks import TapShape
 from tests.golden.cases import Case, cases, check
 
-quick = settings(max_examples=20, deadline=None)
+quick = settings(max_examples=20)
 sizes = st.tuples(st.integers(1, 3), st.integers(2, 6), st.integers(1, 7), st.integers(1, 7))
 seeds = st.integers(0, 2**31)
 CLASSES = 4

@@ -12,7 +12,7 @@ from benchmark.core.errors import KdsegError
 from benchmark.method import IGNORE
 from benchmark.spec.networks import TapShape
 
-quick = settings(max_examples=20, deadline=None)
+quick = settings(max_examples=20)
 sizes = st.tuples(st.integers(1, 3), st.integers(2, 5), st.integers(1, 5), st.integers(1, 5))
 seeds = st.integers(0, 2**31)
 gammas = st.floats(1, 4)

@@ -27,7 +27,7 @@ from benchmark.bench.plain_losses import plain_pairwise
 from benchmark.spec.networks import TapShape
 from tests.golden.cases import Case, cases, check
 
-quick = settings(max_examples=20, deadline=None)
+quick = settings(max_examples=20)
 sizes = st.tuples(st.integers(1, 3), st.integers(2, 6), st.integers(1, 9), st.integers(2, 9))
 seeds = st.integers(0, 2**31)
 forms = st.sampled_from([pairwise_kd, pairwise_kd_original])

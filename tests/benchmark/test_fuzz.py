@@ -24,7 +24,7 @@ VALUES = st.recursive(
 )
 DEMO = read_yaml(ROOT / "slurm" / "sweeps" / "demo.yaml")
 RECORD = record(run(), 50.0).model_dump(mode="json")
-FUZZ = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+FUZZ = settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def places(tree, path=()):

@@ -40,7 +40,7 @@ FORMS = get_args(HeteroAKD.hyper_types()["form"])
 REDUCTIONS = get_args(HeteroAKD.hyper_types()["reduction"])
 DETACH = get_args(HeteroAKD.hyper_types()["detach"])
 
-properties = settings(max_examples=60, deadline=None)
+properties = settings(max_examples=60)
 
 
 def shapes(network: dict[str, tuple[int, int]]) -> dict[str, TapShape]:

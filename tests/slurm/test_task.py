@@ -61,6 +61,7 @@ def test_a_queued_and_a_requeued_job_run_after_fields_were_added(cluster, undist
     launch.adopt_teacher(undisturbed)
 
     cluster.run("scontrol", "update", "partitionname=main", "state=down")
+    launch.gate(launch.last)
     launch.submit()
     _add_field(code, "class Job(Frozen):", "    off_protocol: bool = False\n", "    added: int = 7\n")
     cluster.run("scontrol", "update", "partitionname=main", "state=up")

@@ -44,7 +44,7 @@ def test_cka_over_mini_batches_is_the_ratio_of_mean_u_statistics():
     assert found == pytest.approx(means[0] / math.sqrt(means[1] * means[2]), rel=1e-9)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(SEEDS, st.floats(1e-3, 1e3), st.integers(1, 3))
 def test_rotation_and_one_scale_change_nothing_and_identical_features_have_1(seed, scale, batches):
     made = [features(seed + batch) for batch in range(batches)]
@@ -55,7 +55,7 @@ def test_rotation_and_one_scale_change_nothing_and_identical_features_have_1(see
     assert turned == pytest.approx(cka([gram(x) for x in made], [gram(y) for y in other]), abs=1e-7)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(SEEDS)
 def test_a_shift_of_all_examples_changes_nothing(seed):
     x, y = features(seed), features(seed + 1, width=3)
