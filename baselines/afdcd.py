@@ -119,6 +119,8 @@ class AfDCD(Method):
     mask: Literal["random", "central"] = "random"
     mask_ratio: Ratio = 0.75
 
+    generator: Generator
+
     def build(self, student: Shapes, teacher: Shapes) -> dict[str, Part]:
         """`generator`: alignment and projector, clipped together."""
         widths = student["c4"].channels, teacher["c4"].channels

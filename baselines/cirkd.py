@@ -13,6 +13,7 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 from torch import Tensor, nn
 
 from benchmark.method import IGNORE, Method, Part, Shapes, Taps
+from benchmark.method.blocks import added
 from benchmark.method.grids import coarser, labels_on, pooled
 
 ROWS = 1024
@@ -96,7 +97,7 @@ def minibatch_relation(student: Tensor, teacher: Tensor, tau: float = 0.1, pool:
     s, t = unit_pixels(student), unit_pixels(teacher)
     n, p, _ = s.shape
     pairs = ((i, j) for i in range(n) for j in range(n))
-    return sum(relation_kl((s[i], s[j]), (t[i], t[j]), tau) for i, j in pairs) / (n * n * p)
+    return added(relation_kl((s[i], s[j]), (t[i], t[j]), tau) for i, j in pairs) / (n * n * p)
 
 
 def memory_relation(
@@ -129,6 +130,11 @@ class Memory(nn.Module):
         pixels, regions: length of each class' queue; 150 classes x 20,000 x 256 floats are 2.86 GiB.
         update: at most so many pixels of a class enter per image.
     """
+
+    pixels: Tensor
+    regions: Tensor
+    pixels_pointer: Tensor
+    regions_pointer: Tensor
 
     def __init__(self, classes: int, channels: int, pixels: int, regions: int, update: int = 16) -> None:
         super().__init__()
@@ -269,6 +275,9 @@ class CIRKD(Method):
     pixel_contrast: PositiveInt = 4096
     """A pixel is compared with `pixel_contrast // K + 1` remembered pixels per class."""
     region_contrast: PositiveInt = 1024
+
+    project: nn.Sequential
+    memory: Memory
 
     def build(self, student: Shapes, teacher: Shapes) -> dict[str, Part]:
         """`memory`, the queues; `project`, the student's head for the comparison with them."""

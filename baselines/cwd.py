@@ -56,6 +56,8 @@ class CWD(Method):
     feature_weight: NonNegativeFloat = 0.0
     divisor: Literal["summed_channels", "student_channels"] = "summed_channels"
 
+    align: nn.Conv2d
+
     @property
     def taps(self) -> tuple[str, ...]:
         """The logits, and the classifier's input if the feature term is on."""

@@ -13,10 +13,10 @@ from torch import Tensor
 
 from baselines.at import attention, energy
 from benchmark.method import Method, Taps
-from benchmark.method.grids import resize
+from benchmark.method.grids import Size, resize
 
 
-def attention_residuals(maps: Sequence[Tensor], size: tuple[int, int]) -> list[Tensor]:
+def attention_residuals(maps: Sequence[Tensor], size: Size) -> list[Tensor]:
     """For each pair of maps (earlier, later) the difference of their attention, as unit vectors (N, h w).
 
     Args:

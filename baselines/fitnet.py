@@ -36,6 +36,8 @@ class FitNet(Method):
 
     weight: NonNegativeFloat = 10.0
 
+    align: nn.Conv2d
+
     def build(self, student: Shapes, teacher: Shapes) -> dict[str, Part]:
         """`align`: a 1x1 convolution without bias to the teacher's width."""
         channels = student["pre_classifier"].channels, teacher["pre_classifier"].channels

@@ -92,6 +92,10 @@ class MaskTokens(nn.Module):
     `momentum` and `steps` are how far stage 1 is, so that it can go on after a stop.
     """
 
+    tokens: Tensor
+    momentum: Tensor
+    steps: Tensor
+
     def __init__(self, tokens: int, classes: int) -> None:
         super().__init__()
         self.register_buffer("tokens", 0.01 * torch.randn(tokens, classes))
@@ -133,6 +137,8 @@ class MasKD(Method):
     """How much the auxiliary logits count next to the logits."""
     stage1_iterations: PositiveInt = 10_000
     stage1_lr: PositiveFloat = 0.1
+
+    masks: MaskTokens
 
     @property
     def taps(self) -> tuple[str, ...]:

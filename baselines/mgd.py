@@ -81,6 +81,8 @@ class MGD(Method):
     mask_ratio: Ratio = 0.75
     reduction: Literal["sum", "mean"] = "sum"
 
+    generator: Generator
+
     def build(self, student: Shapes, teacher: Shapes) -> dict[str, Part]:
         """`generator`: alignment and two 3x3 convolutions."""
         return {"generator": Part(Generator(student["c4"].channels, teacher["c4"].channels))}

@@ -81,6 +81,8 @@ class OFA(Method):
     """Which stages of the backbone have a branch, in order."""
     width: PositiveInt = 256
 
+    branches: nn.ModuleDict
+
     @property
     def taps(self) -> tuple[str, ...]:
         """The logits, and the stages that have a branch (of the student; the teacher's go unread)."""

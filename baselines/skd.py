@@ -106,8 +106,11 @@ class SpectralConv2d(nn.Conv2d):
     takes u and v as constants. Source: Miyato et al., ICLR 2018.
     """
 
-    def __init__(self, *args: int, **kwargs: int) -> None:
-        super().__init__(*args, **kwargs)
+    u: Tensor
+    v: Tensor
+
+    def __init__(self, before: int, after: int, kernel: int, stride: int = 1, padding: int = 0) -> None:
+        super().__init__(before, after, kernel, stride=stride, padding=padding)
         rows, columns = self.weight.flatten(1).shape
         self.register_buffer("u", F.normalize(torch.randn(rows), dim=0, eps=1e-12))
         self.register_buffer("v", F.normalize(torch.randn(columns), dim=0, eps=1e-12))
@@ -227,6 +230,8 @@ class SKD(Method):
     width: Annotated[int, Field(ge=2)] = 64
 
     taps = ("logits", "pre_classifier")
+
+    discriminator: Discriminator
 
     def build(self, student: Shapes, teacher: Shapes) -> dict[str, Part]:
         """`discriminator`, with an Adam of its own."""

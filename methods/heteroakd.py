@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from baselines.kd import pixel_kd
 from benchmark.method import IGNORE, Method, Part, Shapes, Taps
-from benchmark.method.blocks import sum_in_blocks
+from benchmark.method.blocks import added, sum_in_blocks
 from benchmark.method.grids import labels_on, resize
 
 UNDERFLOW = 1e-30
@@ -191,6 +191,9 @@ class HeteroAKD(Method):
     kem: bool = True
     """Knowledge evaluation; off, W = 1/K."""
 
+    student_projector: nn.Sequential
+    teacher_projector: nn.Sequential
+
     @property
     def taps(self) -> tuple[str, ...]:
         """The logits, and the feature that is projected."""
@@ -232,7 +235,7 @@ class HeteroAKD(Method):
             if self.supervision_detach:
                 z_s = resize(self.student_projector(f_s.detach()).float(), size)
             both = (projection_supervision(z, labels, valid, self.supervision) for z in (z_s, z_t))
-            terms["supervision"] = self.supervision_weight * sum(both)
+            terms["supervision"] = self.supervision_weight * added(both)
         return terms
 
     def hakd(self, z_s: Tensor, z_t: Tensor, labels: Tensor, valid: Tensor) -> Tensor:

@@ -23,11 +23,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, get_origin
 
-from pydantic import ConfigDict, create_model
+from pydantic import create_model
 from torch import Tensor, nn
 
 from benchmark.core.errors import KdsegError
-from benchmark.core.schema import parse
+from benchmark.core.schema import Frozen, parse
 from benchmark.spec.networks import Pair, TapShape
 
 IGNORE = 255
@@ -63,18 +63,12 @@ class Method(nn.Module, ABC):
     """Its name in tables."""
     source: ClassVar[str]
     """Paper, venue, equation; or repository and commit."""
-    version: ClassVar[int]
+    version: int
     """Raised by hand whenever its numbers change: old records then no longer answer for it."""
     variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     """Settings with a table name of their own, e.g. a control: name -> the hyper-parameters that differ."""
     needs_teacher: ClassVar[bool] = True
     """False: it has no teacher, and is handed empty shapes and taps for one."""
-
-    taps: tuple[str, ...] = ()
-    """The taps it reads from both networks (a property where they depend on hyper-parameters).
-
-    `losses` is handed those that a network has: `aux_logits` only of one with an auxiliary head.
-    """
 
     def __init__(self, **hyper: Any) -> None:
         super().__init__()
@@ -84,12 +78,23 @@ class Method(nn.Module, ABC):
 
     # What a method may define ----------------------------------------------------------------------------------
 
+    @property
+    def taps(self) -> tuple[str, ...]:
+        """The taps it reads from both networks: a plain `taps = ("logits",)`, or a property of the hyper-parameters.
+
+        `losses` is handed those that a network has: `aux_logits` only of one with an auxiliary head.
+        """
+        return ()
+
     def skip(self, pair: Pair) -> str | None:
         """Why this method cannot run on `pair`, for a person to read; None if it can."""
         return None
 
     def build(self, student: Shapes, teacher: Shapes) -> dict[str, Part]:
-        """The parts it adds, by name; each becomes an attribute of that name. Called once, before training."""
+        """The parts it adds, by name; each becomes an attribute of that name. Called once, before training.
+
+        A class says the type of such an attribute as `align: nn.Module`; that is no hyper-parameter.
+        """
         return {}
 
     def prepare(self, teacher: nn.Module, batches: Iterable[tuple[Taps, Tensor]]) -> None:
@@ -180,7 +185,8 @@ class Method(nn.Module, ABC):
             KdsegError: a name it does not have (with near matches), or a value of the wrong type or range.
         """
         fields = {name: (kind, getattr(cls, name)) for name, kind in cls.hyper_types().items()}
-        model = create_model(cls.__name__, __config__=ConfigDict(extra="forbid", allow_inf_nan=False), **fields)
+        # mypy takes the fields for create_model's own keywords as well, but those all begin with "__".
+        model: type[Frozen] = create_model(cls.__name__, __base__=Frozen, **fields)  # type: ignore[call-overload]
         return parse(model, dict(hyper), f"method {cls.__module__.rpartition('.')[2]}").model_dump()
 
     @classmethod
@@ -196,10 +202,11 @@ class Method(nn.Module, ABC):
 
     @classmethod
     def hyper_types(cls) -> dict[str, Any]:
-        """The types of all hyper-parameters: the annotated attributes of its own classes, class variables left out."""
+        """The types of all hyper-parameters: the annotated attributes of its own classes but class variables, parts."""
         found: dict[str, Any] = {}
         for klass in reversed(cls.__mro__[: cls.__mro__.index(Method)]):
             for name, kind in inspect.get_annotations(klass, eval_str=True).items():
-                if get_origin(kind) is not ClassVar and kind is not ClassVar:
+                part = isinstance(kind, type) and issubclass(kind, nn.Module)
+                if get_origin(kind) is not ClassVar and kind is not ClassVar and not part:
                     found[name] = kind
         return found

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from benchmark.method import IGNORE
 
-Size = tuple[int, int]
+Size = tuple[int, ...]
+"""Height and width: `x.shape[2:]` of a map (N, C, H, W) is one."""
 
 
 class Forms:
@@ -93,9 +94,9 @@ def pooled(x: Tensor, size: Size) -> Tensor:
     """`x` (N, C, h, w) averaged over the cells of the coarser grid `size`, in float32; `x` itself if it is there."""
     if x.shape[2:] == size:
         return x
-    return _shared(x, "pooled", size, lambda: F.adaptive_avg_pool2d(x.float(), size))
+    return _shared(x, "pooled", size, lambda: F.adaptive_avg_pool2d(x.float(), (size[0], size[1])))
 
 
-def coarser(a: Tensor, b: Tensor) -> Size:
+def coarser(a: Tensor, b: Tensor) -> tuple[int, int]:
     """The coarser of the grids of two maps (N, C, H, W), side by side."""
     return min(a.shape[2], b.shape[2]), min(a.shape[3], b.shape[3])

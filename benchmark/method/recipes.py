@@ -89,11 +89,7 @@ class Bundle(Method):
         self._name = name
         # A tuple: the components' modules are registered once, as this bundle's parts.
         self.components = tuple(method_class(key)(**values) for key, values in _grouped(hyper).items())
-
-    @property
-    def version(self) -> int:
-        """The sum of the components' versions."""
-        return sum(component.version for component in self.components)
+        self.version = sum(component.version for component in self.components)
 
     @property
     def name(self) -> str:

@@ -48,6 +48,11 @@ def test_a_method_file_is_all_it_takes(mine):
     assert method_class("mine").defaults() == {"weight": 1.0}
 
 
+def test_an_attribute_that_is_a_module_is_no_hyper_parameter(mine):
+    mine("from torch import nn\n" + METHOD.format(line="align: nn.Conv2d"))
+    assert method_class("mine").defaults() == {}
+
+
 @pytest.mark.parametrize(
     ("text", "line"),
     [
