@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -33,7 +34,8 @@ QUANTILES = (0.1, 0.5, 0.9)
 """Where the shown images stand among all, by the per-image mIoU of the student alone: hard, middling, easy."""
 
 
-class Sample(NamedTuple):
+@dataclass(frozen=True)
+class Sample:
     """One image as the loader gives it, and its labels (H, W)."""
 
     index: int

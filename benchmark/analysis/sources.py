@@ -114,8 +114,7 @@ def own(run: Run) -> TeacherSource:
 def _pupils(records: Sequence[Record]) -> Iterable[Pupils]:
     taught: dict[tuple[Any, ...], list[Record]] = {}
     for record in records:
-        if record.inputs.teacher:
-            source = record.inputs.teacher
+        if source := record.inputs.teacher:
             taught.setdefault((_setting(record.inputs), source.model, source.id), []).append(record)
     for members in taught.values():
         alone = [

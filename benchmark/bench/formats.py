@@ -18,6 +18,7 @@ from torch import nn
 from benchmark.bench.base import OUT, print_table, seconds, write_report
 from benchmark.core.environment import processor
 from benchmark.core.schema import Frozen
+from benchmark.method.blocks import added
 from benchmark.models.build import build_network, forward_taps
 from benchmark.models.segmentation import task_losses
 from benchmark.runtime.randomness import stream
@@ -144,7 +145,9 @@ class _Step:
         self.student_s: list[float] = []
 
     def _formed(self, network: nn.Module) -> nn.Module:
-        return network.to(memory_format=torch.channels_last) if self.form.channels_last else network
+        if not self.form.channels_last:
+            return network
+        return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's types lack it
 
     def take(self) -> float:
         """One step; returns its loss."""
@@ -164,7 +167,7 @@ class _Step:
         with stream(0, "dropout"), self._autocast():
             taps = forward_taps(self.student, self.inputs)
         taps = {name: tap.float() for name, tap in taps.items()}
-        loss = sum(task_losses(self.student, taps, self.target).values())
+        loss = added(task_losses(self.student, taps, self.target).values())
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()

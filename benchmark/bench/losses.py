@@ -26,6 +26,7 @@ from benchmark.bench.plain_losses import plain_relation_kl
 from benchmark.core.environment import code_version, package_versions, processor
 from benchmark.core.files import make_folder, write_json
 from benchmark.method import IGNORE
+from benchmark.method.blocks import added
 from benchmark.method.recipes import make_method
 from benchmark.method.registry import method_class, method_files
 from benchmark.spec.networks import TapShape
@@ -99,10 +100,10 @@ def main(argv: list[str]) -> int:
     rows = []
     for teacher, student in PAIRS:
         for label, name, hyper, plain in tasks:
-            setting = (name, hyper, plain, teacher, student, tuple(arguments.crop), arguments.batch)
+            task = (name, hyper, plain, teacher, student, tuple(arguments.crop), arguments.batch)
             # A process of its own: the peak of memory is the process', and says nothing after another method.
             with multiprocessing.get_context("spawn").Pool(1) as pool:
-                measured = pool.apply(measure, (*setting, arguments.rounds, arguments.device))
+                measured = pool.apply(measure, (*task, arguments.rounds, arguments.device))
             rows.append({"method": label, "teacher": teacher, "student": student, **measured})
             print(f"{teacher} → {student}: {label}: {measured['seconds']:.2f} s", file=sys.stderr)
     commit, dirty = code_version()
@@ -153,7 +154,7 @@ def measure(
             for x in ours.values():
                 x.grad = None
             start = _clock(device)
-            sum(method.losses(ours, theirs, target, step).values()).backward()
+            added(method.losses(ours, theirs, target, step).values()).backward()
             seconds.append(_clock(device) - start)
             if sum(seconds) > ENOUGH_S:
                 break

@@ -12,6 +12,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -22,6 +23,7 @@ from mmengine.optim import OptimWrapper
 from benchmark.bench.base import OUT, build_cohort, print_table, seconds, write_report
 from benchmark.core.environment import processor
 from benchmark.method import Method
+from benchmark.method.blocks import added
 from benchmark.models.build import forward_taps
 from benchmark.models.segmentation import Batch, task_losses
 from benchmark.training import distiller
@@ -81,6 +83,7 @@ def measure_step(folder: Path, rounds: int, crop: tuple[int, int], batch: int) -
     member, plain = cohort.members
     cohort.members = [member]
     teacher = cohort.teacher
+    assert teacher is not None, "HeteroAKD has one"
     found: dict[str, list[float]] = {"iteration_s": [], "floor_s": [], "step_over_floor": [], "loss_share": []}
     phases: list[dict[str, float]] = []
     batches_of = cohort.batches()
@@ -92,7 +95,7 @@ def measure_step(folder: Path, rounds: int, crop: tuple[int, int], batch: int) -
             iteration = time.perf_counter() - start
         data = cohort.timing.data.seconds()[-1]
         prepared = batches[member.protocol.normalisation]
-        floor = seconds(lambda p=prepared: _floor(teacher.network, plain.student, plain.optimizer, p))
+        floor = seconds(partial(_floor, teacher.network, plain.student, plain.optimizer, prepared))
         loss = _loss_alone(member, teacher, prepared)
         for name, value in zip(found, (iteration, floor, (iteration - data) / floor, loss / iteration), strict=True):
             found[name].append(value)
@@ -120,7 +123,7 @@ def _loss_alone(member: Member, teacher: Teacher, batch: Batch) -> float:
     theirs = teacher.taps(batch.inputs, member.method.taps)
     for x in ours.values():
         x.requires_grad_()
-    took = seconds(lambda: sum(member.method.terms(ours, theirs, batch.target, 0).values()).backward())
+    took = seconds(lambda: added(member.method.terms(ours, theirs, batch.target, 0).values()).backward())
     member.method.zero_grad()
     return took
 

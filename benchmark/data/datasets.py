@@ -256,7 +256,7 @@ def _sizes(loaded: dict[str, list[Any]]) -> tuple[torch.Size, torch.Size]:
 
 def _loaded(dataset: SeededDataset, sampler: Any, batch: int, workers: int) -> Iterator[dict[str, list[Any]]]:
     """The loader's batches; a fault is raised here, in the main process, after its workers ended."""
-    loader = DataLoader(
+    loader: DataLoader[dict[str, Any] | Fault] = DataLoader(
         dataset,
         batch_size=batch,
         sampler=sampler,

@@ -121,8 +121,8 @@ class _Scene:
         ):
             things += [(s, draw) for s in self.rng.uniform(far, near, self.rng.integers(most + 1))]
         things += self._row(self._mast, 4, chance=0.6) + self._row(self._fence, 9, chance=0.4)
-        for s, draw in sorted(things, key=lambda thing: thing[0]):
-            draw(s)
+        for s, thing in sorted(things, key=lambda pair: pair[0]):
+            thing(s)
         if self.rng.random() < 0.25:
             self._bonnet()
         return self._photograph(), self.labels
@@ -173,11 +173,11 @@ class _Scene:
         self, s: float, p: Point, q: Point, wide: float, colour: Colour, label: int | None = None, to: float = 0
     ) -> None:
         """Draw a line from (x, y) at nearness `s` to another, at nearness `to` if given; at least a pixel wide."""
-        ends = [np.rint(self.at(x, t, y)).astype(int).tolist() for (x, y), t in ((p, s), (q, to or s))]
+        start, end = (np.rint(self.at(x, t, y)).astype(int).tolist() for (x, y), t in ((p, s), (q, to or s)))
         width = max(1, round(wide * self.scale(s)))
-        cv2.line(self.image, *ends, self.lit(colour, s), width)
+        cv2.line(self.image, start, end, self.lit(colour, s), width)
         if label is not None:
-            cv2.line(self.labels, *ends, label, width)
+            cv2.line(self.labels, start, end, label, width)
 
     def shadow(self, s: float, x: float, radius: float) -> None:
         """Darken the ground below a thing."""
@@ -188,7 +188,7 @@ class _Scene:
 
     def pick(self, colours: Sequence[Colour], spread: float = 14) -> np.ndarray:
         """One of `colours`, varied."""
-        return np.add(colours[self.rng.integers(len(colours))], self.rng.uniform(-spread, spread, 3)).clip(0, 255)
+        return np.add(colours[int(self.rng.integers(len(colours)))], self.rng.uniform(-spread, spread, 3)).clip(0, 255)
 
     def beside(self, least: float, most: float) -> float:
         """A place between `least` and `most` metres from the road, on a side that is land."""
@@ -312,16 +312,16 @@ class _Scene:
             return []
         x = self.rng.choice([-1, 1]) * (self.half + self.rng.uniform(0.5, 1.6))
         stands = 1 / np.linspace(self.rng.uniform(1.05, 1.5), 9, count)
-        return [(near, partial(draw, x, to=far)) for near, far in zip(stands, [*stands[1:], 0.08], strict=True)]
+        return [(near, partial(draw, x, far)) for near, far in zip(stands, [*stands[1:], 0.08], strict=True)]
 
-    def _mast(self, x: float, s: float, to: float) -> None:
+    def _mast(self, x: float, to: float, s: float) -> None:
         brown = (96, 84, 74)
         self.line(s, (x, 0), (x, 6.5), 0.42, brown, POLE)
         self.line(s, (x - 0.7, 6.1), (x + 0.7, 6.1), 0.26, brown, POLE)
         for arm in (x - 0.7, x + 0.7):
             self.line(s, (arm, 6.1), (arm, 6.1), 0.02, brown, to=to)
 
-    def _fence(self, x: float, s: float, to: float) -> None:
+    def _fence(self, x: float, to: float, s: float) -> None:
         wood = (172, 152, 124)
         self.line(s, (x, 0), (x, 1.1), 0.32, wood, POLE)
         for y in (0.5, 0.95):
@@ -347,7 +347,8 @@ class _Scene:
         noise = [self.rng.integers(0, 256, field, np.uint8) for field in fields]
         noise = [cv2.resize(field, (w, h), interpolation=cv2.INTER_LINEAR_EXACT) for field in noise]
         grey = ((np.stack(noise, -1) / np.float32(127.5) - 1) * _TEXTURE[self.labels]).sum(-1, keepdims=True)
-        light = np.linspace(*self.rng.uniform(0.85, 1.12, 2), w, dtype=np.float32)[:, None]
+        left, right = self.rng.uniform(0.85, 1.12, 2)
+        light = np.linspace(left, right, w, dtype=np.float32)[:, None]
         picture = np.clip((self.image + grey) * light, 0, 255).astype(np.uint8)
         picture = cv2.GaussianBlur(picture, (3, 3), 0.6)
         return np.clip(picture + self.rng.integers(-6, 7, picture.shape, np.int16), 0, 255).astype(np.uint8)

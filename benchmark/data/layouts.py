@@ -81,13 +81,13 @@ def find_pairs(definition: Dataset, split: Split, root: Path | None) -> list[Pai
             f"{layout.names} names no sample" if layout.names else f"no *{definition.image_suffix} in {layout.images}"
         )
         raise KdsegError(f"{where}: {definition.name} {split} is empty: {said}")
-    for kind, folder, suffix, have, text in (
+    for kind, place, suffix, have, text in (
         ("image", layout.images, definition.image_suffix, have_image, ""),
         ("label", layout.labels, definition.label_suffix, have_label, hint),
     ):
         if lost := [name for name in names if name not in have]:
             count = f"1 {kind} is missing:" if len(lost) == 1 else f"{len(lost)} {kind}s are missing, first"
-            raise KdsegError(f"{where}: {definition.name} {split}: {count} {folder}/{lost[0]}{suffix}{text}")
+            raise KdsegError(f"{where}: {definition.name} {split}: {count} {place}/{lost[0]}{suffix}{text}")
     return [
         Pair(
             os.path.basename(name), images / (name + definition.image_suffix), labels / (name + definition.label_suffix)

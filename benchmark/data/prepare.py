@@ -91,6 +91,7 @@ def _label_train_ids(definition: Dataset, root: Path, workers: int) -> list[str]
 def _voc_aug(definition: Dataset, root: Path, sbd: Path | None, workers: int) -> list[str]:
     """VOC's own labels where it has some, else SBD's; the list names all that are not in val."""
     train, val = definition.splits["train"], definition.splits["val"]
+    assert train.names and val.names, "a data set with `own_labels` has lists"
     own = {name: root / definition.own_labels / f"{name}.png" for name in _voc_names(root, train.names, val.names)}
     validation = set(read_names(root, val.names))
     labels = root / train.labels
@@ -114,6 +115,7 @@ def _voc_aug(definition: Dataset, root: Path, sbd: Path | None, workers: int) ->
     def made(name: str) -> bytes:
         if name in own:
             return _bytes(own[name])
+        assert source is not None, "without it all names are in `own` or there already"
         return label_png(read_sbd(source / "cls" / f"{name}.mat"), definition.palette)
 
     wanted = [*names, *sorted(validation)]

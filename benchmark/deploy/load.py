@@ -58,14 +58,15 @@ def load_network(checkpoint: Path, choice: NetworkChoice, expected: Dataset | No
     file = _checkpoint_file(checkpoint)
     content = checkpoints.load(file)
     _check_choice(choice)
-    config, run = _beside(file) if choice.config is None and choice.model is None else (None, None)
     if choice.model is not None and choice.protocol is not None:
         deployed = _of_ours(choice.model, choice.protocol, content, expected)
-    elif run is not None:
-        deployed = _of_ours(run.model, run.protocol, content, expected)
-        deployed.dataset = run.dataset
+    elif choice.config is not None:
+        deployed = of_config(choice.config, trusted=True)
+    elif isinstance(beside := _beside(file), Run):
+        deployed = _of_ours(beside.model, beside.protocol, content, expected)
+        deployed.dataset = beside.dataset
     else:
-        deployed = of_config(choice.config or config, trusted=choice.config is not None)
+        deployed = of_config(beside, trusted=False)
     expected = expected or (definitions.dataset(deployed.dataset) if deployed.dataset else None)
     if expected is not None and len(expected.classes) != deployed.classes:
         raise KdsegError(
@@ -114,13 +115,13 @@ def _check_choice(choice: NetworkChoice) -> None:
         raise KdsegError("--protocol: goes with --model only; leave it out or name the network")
 
 
-def _beside(file: Path) -> tuple[Path | None, Run | None]:
+def _beside(file: Path) -> Path | Run:
     """The config or the run that lies beside a checkpoint."""
     if (file.parent / "run.json").is_file():
-        return None, _run(file.parent)
+        return _run(file.parent)
     for config in (file.with_suffix(".py"), file.with_name("config.py")):
         if config.is_file():
-            return config, None
+            return config
     raise KdsegError(
         f"{file}: of which network? There is no {file.stem}.py, config.py or run.json beside it; "
         "pass --config FILE (an mmseg config), or --model NAME with --protocol NAME"
@@ -142,7 +143,8 @@ def _dataset_meta(content: Any) -> tuple[tuple[str, ...] | None, tuple[tuple[int
     """Class names and palette in a checkpoint of mmseg 1.x or 0.x; what does not look right is left out."""
     meta = content.get("meta") if isinstance(content, dict) else None
     meta = meta if isinstance(meta, dict) else {}
-    found = meta.get("dataset_meta") if isinstance(meta.get("dataset_meta"), dict) else {}
+    found = meta.get("dataset_meta")
+    found = found if isinstance(found, dict) else {}
     classes, palette = found.get("classes", meta.get("CLASSES")), found.get("palette", meta.get("PALETTE"))
     try:
         names = tuple(str(name) for name in classes) if classes else None

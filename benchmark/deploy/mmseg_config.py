@@ -17,9 +17,9 @@ import numpy as np
 import torch
 from mmengine import Config, ConfigDict
 from mmseg.datasets.transforms import PackSegInputs
-from mmseg.models import SegDataPreProcessor
+from mmseg.models import BaseSegmentor, SegDataPreProcessor
 from mmseg.registry import MODELS, TRANSFORMS
-from torch import Tensor, nn
+from torch import Tensor
 
 from benchmark.core.errors import KdsegError
 from benchmark.models.build import build_network, network_config
@@ -42,7 +42,7 @@ class Deployed:
         dataset: our name of the data set it was trained on, where known.
     """
 
-    network: nn.Module
+    network: BaseSegmentor
     preprocessor: SegDataPreProcessor
     classes: int
     transforms: list[Callable[[dict[str, Any]], dict[str, Any]]] = field(default_factory=list)
@@ -229,7 +229,7 @@ def _value(node: ast.expr) -> Any:
     """The value of a literal, where `dict(a=1)` is one too; class names must be plain, for mmengine imports others."""
     match node:
         case ast.Dict(keys=keys, values=values) if None not in keys:
-            found = {_value(key): _value(value) for key, value in zip(keys, values, strict=True)}
+            found = {_value(key): _value(value) for key, value in zip(keys, values, strict=True) if key}
         case ast.Call(func=ast.Name(id="dict"), args=[], keywords=pairs) if all(pair.arg for pair in pairs):
             found = {pair.arg: _value(pair.value) for pair in pairs}
         case ast.List(elts=items):

@@ -26,6 +26,9 @@ from benchmark.spec.networks import TAPS, Family, Network, TapShape
 
 Config = dict[str, Any]
 
+Widths = tuple[int, int, int, int]
+"""Channels of a backbone's four stages."""
+
 STAGES = ("c1", "c2", "c3", "c4")
 BN = {"type": "BN", "requires_grad": True}
 
@@ -120,13 +123,11 @@ def write_facts(path: Path) -> None:
 
 class _Backbone(NamedTuple):
     family: Family
-    channels: tuple[int, int, int, int]  # of its four stages
+    channels: Widths
     config: Config
 
 
-def _resnet(
-    depth: int, base: int = 64, widths: tuple[int, ...] = (64, 128, 256, 512), cirkd: bool = False
-) -> _Backbone:
+def _resnet(depth: int, base: int = 64, widths: Widths = (64, 128, 256, 512), cirkd: bool = False) -> _Backbone:
     """ResNetV1c at stride 8: the last two stages are dilated instead of strided; `cirkd`: with a stem twice as wide."""
     config = {
         "type": "CirkdResNet" if cirkd else "ResNetV1c",
@@ -159,12 +160,11 @@ def _mobilenet(cirkd: bool = False) -> _Backbone:
 
 def _mit(embed: int, layers: tuple[int, ...], drop_path: float = 0.1, cirkd: bool = False) -> _Backbone:
     """Mix Vision Transformer, the backbone of SegFormer: strides 4, 8, 16, 32."""
-    heads = (1, 2, 5, 8)
     config = {
         "type": "CirkdMixVisionTransformer" if cirkd else "MixVisionTransformer",
         "embed_dims": embed,
         "num_layers": layers,
-        "num_heads": heads,
+        "num_heads": (1, 2, 5, 8),
         "patch_sizes": (7, 3, 3, 3),
         "sr_ratios": (8, 4, 2, 1),
         "out_indices": (0, 1, 2, 3),
@@ -172,7 +172,7 @@ def _mit(embed: int, layers: tuple[int, ...], drop_path: float = 0.1, cirkd: boo
         "qkv_bias": True,
         "drop_path_rate": drop_path,
     }
-    return _Backbone(Family.TRANSFORMER, tuple(embed * h for h in heads), config)
+    return _Backbone(Family.TRANSFORMER, (embed, 2 * embed, 5 * embed, 8 * embed), config)
 
 
 # Heads -----------------------------------------------------------------------------------------------------------
@@ -232,20 +232,26 @@ def _auxiliary(backbone: _Backbone, classes: int) -> Config | None:
     if backbone.config["type"] not in ("ResNetV1c", "CirkdResNet", "SwinTransformer"):
         return None
     width = backbone.channels[2]
-    options = {"in_channels": width, "in_index": 2, "channels": width // 4, "num_convs": 1, "concat_input": False}
+    options: Config = {
+        "in_channels": width,
+        "in_index": 2,
+        "channels": width // 4,
+        "num_convs": 1,
+        "concat_input": False,
+    }
     return _head("FCNHead", classes, loss_weight=0.4, **options)
 
 
 def _upernet(classes: int, backbone: _Backbone, channels: int) -> Config:
     """Pyramid pooling and feature pyramid (Xiao et al., ECCV 2018)."""
-    options = {"in_channels": backbone.channels, "in_index": (0, 1, 2, 3), "channels": channels}
+    options: Config = {"in_channels": backbone.channels, "in_index": (0, 1, 2, 3), "channels": channels}
     head = _head("UPerHead", classes, pool_scales=(1, 2, 3, 6), **options)
     return _network(backbone, head, _auxiliary(backbone, classes))
 
 
 def _segnext(classes: int, backbone: _Backbone, channels: int) -> Config:
     """SegNeXt's Hamburger head on the last three stages (Guo et al., NeurIPS 2022)."""
-    options = {"in_channels": backbone.channels[1:], "in_index": (1, 2, 3), "channels": channels}
+    options: Config = {"in_channels": backbone.channels[1:], "in_index": (1, 2, 3), "channels": channels}
     options |= {"ham_channels": channels, "ham_kwargs": {"MD_R": 16}, "norm_cfg": {"type": "GN", "num_groups": 32}}
     return _network(backbone, _head("LightHamHead", classes, **options))
 
@@ -265,19 +271,20 @@ def _deeplabv3(
     classes: int, backbone: _Backbone, channels: int, dilations: tuple[int, int, int, int] = (1, 12, 24, 36)
 ) -> Config:
     """Atrous spatial pyramid pooling on the last stage (Chen et al., arXiv 1706.05587)."""
-    options = {"in_channels": backbone.channels[3], "in_index": 3, "channels": channels, "dilations": dilations}
+    options: Config = {"in_channels": backbone.channels[3], "in_index": 3, "channels": channels, "dilations": dilations}
     return _network(backbone, _head("ASPPHead", classes, **options), _auxiliary(backbone, classes))
 
 
 def _pspnet(classes: int, backbone: _Backbone, channels: int) -> Config:
     """Pyramid pooling on the last stage (Zhao et al., CVPR 2017)."""
-    options = {"in_channels": backbone.channels[3], "in_index": 3, "channels": channels, "pool_scales": (1, 2, 3, 6)}
+    options: Config = {"in_channels": backbone.channels[3], "in_index": 3, "channels": channels}
+    options |= {"pool_scales": (1, 2, 3, 6)}
     return _network(backbone, _head("PSPHead", classes, **options), _auxiliary(backbone, classes))
 
 
 def _segformer(classes: int, backbone: _Backbone, channels: int) -> Config:
     """All four stages through linear layers, joined at stride 4 (Xie et al., NeurIPS 2021)."""
-    options = {"in_channels": backbone.channels, "in_index": (0, 1, 2, 3), "channels": channels}
+    options: Config = {"in_channels": backbone.channels, "in_index": (0, 1, 2, 3), "channels": channels}
     return _network(backbone, _head("SegformerHead", classes, **options), _auxiliary(backbone, classes))
 
 
@@ -319,8 +326,8 @@ def _of_the_papers(cirkd: bool) -> dict[str, _Entry]:
     found: dict[str, _Entry] = {}
     for key, backbone in cnns.items():
         narrow = key in ("r18", "mbv2")
-        aspp = 128 if narrow else 256 if cirkd else 512
-        found[f"deeplabv3_{key}"] = _Entry(f"DeepLabV3-{key.upper()}", backbone, partial(_deeplabv3, channels=aspp))
+        aspp = partial(_deeplabv3, channels=128 if narrow else 256 if cirkd else 512)
+        found[f"deeplabv3_{key}"] = _Entry(f"DeepLabV3-{key.upper()}", backbone, aspp)
         psp = partial(_pspnet, channels=128 if narrow else 512)
         found[f"pspnet_{key}"] = _Entry(f"PSPNet-{key.upper()}", backbone, psp)
     for key, backbone in mits.items():
@@ -335,18 +342,14 @@ def _of_the_papers(cirkd: bool) -> dict[str, _Entry]:
     if not cirkd:
         return found
     return {
-        f"{name}@cirkd": _Entry(f"{entry.title} @cirkd", entry.backbone, _Flavoured(entry.head), entry.note)
+        f"{name}@cirkd": _Entry(f"{entry.title} @cirkd", entry.backbone, partial(_flavoured, entry.head), entry.note)
         for name, entry in found.items()
     }
 
 
-class _Flavoured(NamedTuple):
-    """A head function whose configs are turned into the CIRKD codebase's."""
-
-    head: Callable[..., Config]
-
-    def __call__(self, classes: int, backbone: _Backbone) -> Config:
-        return _cirkd(self.head(classes, backbone))
+def _flavoured(head: Callable[..., Config], classes: int, backbone: _Backbone) -> Config:
+    """What the function `head` makes, turned into the CIRKD codebase's."""
+    return _cirkd(head(classes, backbone))
 
 
 _NETWORKS = {

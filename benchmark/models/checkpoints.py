@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from mmengine.logging import HistoryBuffer
+from numpy._core import multiarray
 from torch import Tensor, nn
 
 from benchmark.core.errors import KdsegError
@@ -29,8 +30,8 @@ def _history_method(owner: Any, name: str) -> Any:
 _HARMLESS = [
     HistoryBuffer,
     (_history_method, "builtins.getattr"),
-    np._core.multiarray._reconstruct,
-    np._core.multiarray.scalar,
+    multiarray._reconstruct,
+    multiarray.scalar,
     np.ndarray,
     np.dtype,
     *(

@@ -16,16 +16,21 @@ LATELY = 50
 
 
 class _Moment:
-    """The CPU's counterpart of `torch.cuda.Event`."""
+    """Now; on CUDA when the device gets to this place of its queue."""
 
-    def __init__(self) -> None:
+    def __init__(self, device: torch.device) -> None:
         self.time = time.perf_counter()
+        self.event = torch.cuda.Event(enable_timing=True) if device.type == "cuda" else None
+        if self.event is not None:
+            self.event.record()
 
-    def query(self) -> bool:
-        return True
+    def passed(self) -> bool:
+        return self.event is None or self.event.query()
 
-    def elapsed_time(self, end: _Moment) -> float:
-        return 1000 * (end.time - self.time)
+    def seconds_to(self, end: _Moment) -> float:
+        if self.event is not None and end.event is not None:
+            return self.event.elapsed_time(end.event) / 1000
+        return end.time - self.time
 
 
 class Stopwatch:
@@ -37,22 +42,22 @@ class Stopwatch:
     def __init__(self, device: torch.device) -> None:
         self.device = device
         self._taken: list[float] = []
-        self._running: deque[tuple[_Moment | torch.cuda.Event, _Moment | torch.cuda.Event]] = deque()
+        self._running: deque[tuple[_Moment, _Moment]] = deque()
 
     @contextmanager
     def running(self) -> Iterator[None]:
         """Time what happens within."""
-        start = self._now()
+        start = _Moment(self.device)
         try:
             yield
         finally:
-            self._running.append((start, self._now()))
+            self._running.append((start, _Moment(self.device)))
 
     def seconds(self) -> list[float]:
         """All times so far, but for those at the end that the device is still at."""
-        while self._running and self._running[0][1].query():
+        while self._running and self._running[0][1].passed():
             start, end = self._running.popleft()
-            self._taken.append(start.elapsed_time(end) / 1000)
+            self._taken.append(start.seconds_to(end))
         return self._taken
 
     def lately(self) -> float:
@@ -63,13 +68,6 @@ class Stopwatch:
     def median(self) -> float:
         """The median of all times (0 before the first)."""
         return statistics.median(self.seconds()) if self.seconds() else 0.0
-
-    def _now(self) -> _Moment | torch.cuda.Event:
-        if self.device.type != "cuda":
-            return _Moment()
-        event = torch.cuda.Event(enable_timing=True)
-        event.record()
-        return event
 
 
 class SharedStopwatch(Stopwatch):

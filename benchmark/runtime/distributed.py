@@ -19,6 +19,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.distributed.rendezvous import rendezvous
 
 from benchmark.core.errors import KdsegError
 
@@ -108,7 +109,7 @@ def joined(place: Place | None, device: torch.device) -> Iterator[None]:
     where = f"{place.address}:{place.port}"
     try:
         patience = timedelta(seconds=RENDEZVOUS_S)
-        store, _, _ = next(dist.rendezvous(f"tcp://{where}", place.rank, place.world, timeout=patience))
+        store, _, _ = next(rendezvous(f"tcp://{where}", place.rank, place.world, timeout=patience))
         dist.init_process_group(
             "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo",
             store=store,

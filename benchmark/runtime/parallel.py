@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from typing import TypeVar
 
 import torch
 from mmengine.model import MMDistributedDataParallel
@@ -10,8 +11,10 @@ from torch import nn
 
 from benchmark.runtime import distributed
 
+M = TypeVar("M", bound=nn.Module)
 
-def with_shared_statistics(module: nn.Module, device: torch.device) -> nn.Module:
+
+def with_shared_statistics(module: M, device: torch.device) -> M:
     """The module with SyncBN in place of BN; as it is with a single process, and on CPU, which has no SyncBN."""
     if distributed.world() == 1 or device.type == "cpu":
         return module

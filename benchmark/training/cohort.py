@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -250,7 +251,7 @@ class Cohort:
                 self.job.execution.workers,
                 self.device,
                 self._heartbeat,
-                lambda ids=ids: self.timing.validation.shared(ids),
+                partial(self.timing.validation.shared, ids),
             )
             for member in some:
                 member.validated(areas[member.run.id])

@@ -17,6 +17,7 @@ from benchmark.core.errors import KdsegError, one_line, unknown
 from benchmark.core.files import append_line
 from benchmark.core.weights import by_sha256
 from benchmark.method import Method, Shapes, Taps
+from benchmark.method.blocks import added
 from benchmark.method.recipes import make_method
 from benchmark.models import checkpoints
 from benchmark.models.build import build_network
@@ -70,7 +71,8 @@ class Member:
         self.student = _build_student(run, files)
         key = (run.seed, run.model)
         distiller = Distiller(self.student, self.method, key, self.protocol.avg_non_ignore).to(device)
-        self.distiller = self.losses_of = with_shared_statistics(distiller, device)
+        self.distiller = with_shared_statistics(distiller, device)
+        self.losses_of: nn.Module = self.distiller
         self._build_optimisers()
         self.iteration = 0
         self.alive = True
@@ -116,7 +118,7 @@ class Member:
     def _update(self, batch: Batch, teacher: Taps) -> None:
         self.distiller.train()
         losses = self._losses(batch, teacher)
-        total = sum(losses.values())
+        total = added(losses.values())
         self.optimizer.backward(self.optimizer.scale_loss(total))
         # The one wait for the device in a step: whether weights may change at all must be known before they do.
         if not torch.isfinite(torch.stack([total.detach(), *self._finish_gradients()])).all():
@@ -330,7 +332,7 @@ def _build_method(run: Run) -> Method:
 def _check(losses: Mapping[str, Tensor]) -> None:
     """Raise `Diverged` if a loss, or the sum of all, is not finite."""
     culprits = [name for name, value in losses.items() if not torch.isfinite(value)]
-    if culprits or not torch.isfinite(sum(losses.values())):
+    if culprits or not torch.isfinite(added(losses.values())):
         raise Diverged(f"loss is not finite: {', '.join(culprits) or 'the sum'}")
 
 
@@ -339,7 +341,7 @@ def _with_gradient(parameters: Iterable[nn.Parameter]) -> list[nn.Parameter]:
 
 
 def _norm(parameters: Sequence[nn.Parameter]) -> Tensor:
-    return nn.utils.get_total_norm([parameter.grad for parameter in parameters])
+    return nn.utils.get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])
 
 
 def trainable(module: nn.Module) -> int:

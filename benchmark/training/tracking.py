@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from benchmark.core.errors import one_line
 from benchmark.records.record import State
@@ -33,7 +33,7 @@ class Tracker:
 class WandbTracker(Tracker):
     """A run in wandb: its id is ours, so that a later attempt goes on with it; its group is the cell of the table."""
 
-    def __init__(self, run: Run, folder: Path, mode: Tracking) -> None:
+    def __init__(self, run: Run, folder: Path, mode: Literal["offline", "online"]) -> None:
         self.mode, self.open = mode, True
         self._guarded(lambda: self._begin(run, folder))
 

@@ -53,9 +53,9 @@ def test_on_cuda_nothing_waits_for_the_device(monkeypatch) -> None:
         with watch.running():
             pass
     assert watch.seconds() == []
-    passed.append(watch._running[0][1])
+    passed.append(watch._running[0][1].event)
     assert len(watch.seconds()) == 1
-    passed.append(watch._running[0][1])
+    passed.append(watch._running[0][1].event)
     assert len(watch.seconds()) == 2
 
 
