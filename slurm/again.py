@@ -21,23 +21,23 @@ def wanted_causes(text: str) -> set[str]:
     Raises:
         KdsegError: there is no such cause (with near matches).
     """
-    found = {part.strip() for part in text.split(",")}
-    for name in found - {str(cause) for cause in CAUSES}:
+    causes = {part.strip() for part in text.split(",")}
+    for name in causes - {str(cause) for cause in CAUSES}:
         raise unknown("cause", name, map(str, CAUSES), "--failed")
-    return found
+    return causes
 
 
 def chosen_again(runs: Iterable[Run], work_dir: Path, now: Known, causes: set[str]) -> set[str]:
     """The ids of runs that failed by one of `causes`, of students that wait for them in vain, and what shares a job."""
-    runs = {run.id: run for run in runs}
-    states = {state.id: state for state in run_states(runs, work_dir, now)}
+    by_id = {run.id: run for run in runs}
+    states = {state.id: state for state in run_states(by_id, work_dir, now)}
     failed = {
         id_
         for id_, state in states.items()
         if (state.at is At.FAILED and state.cause in causes) or (state.at is At.DIVERGED and "diverged" in causes)
     }
     idle = {id_ for id_, state in states.items() if state.at in (At.FAILED, At.WAITING, At.STOPPED)}
-    again = failed | {id_ for id_ in idle if (teacher := runs[id_].teacher) and teacher.id in failed}
+    again = failed | {id_ for id_ in idle if (teacher := by_id[id_].teacher) and teacher.id in failed}
     jobs = {states[id_].element for id_ in again} - {""}
     return again | {id_ for id_ in idle if states[id_].element in jobs}
 

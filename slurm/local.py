@@ -42,7 +42,8 @@ def run_jobs(jobs: Sequence[Job], parallel: int, tick: Callable[[], None] = lamb
         KeyboardInterrupt: after Ctrl-C, TERM or HUP. On this and any other error the jobs are told to stop, and have
             written their resume files.
     """
-    waiting, running, outcomes = list(jobs), {}, []
+    waiting, outcomes = list(jobs), []
+    running: dict[subprocess.Popen[bytes], Job] = {}
     before = {number: signal.signal(number, signal.default_int_handler) for number in (signal.SIGTERM, signal.SIGHUP)}
     try:
         while waiting or running:
@@ -83,7 +84,7 @@ def _without_result(job: Job) -> set[str]:
     return {id_ for id_, record in records.items() if record is None or record.result is None}
 
 
-def _start(job: Job) -> subprocess.Popen:
+def _start(job: Job) -> subprocess.Popen[bytes]:
     """Start a job in its own process group, so that Ctrl-C reaches it once, from us."""
     log = log_file(job)
     make_folder(log.parent)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 
@@ -121,44 +121,49 @@ def _run_state(run: Run, id_: str, work_dir: Path, slurm: Known | None, now: flo
 
 def _submitted(run: Run, id_: str, status: Status | None, attempt: Attempt, seen: Seen | None, now: float) -> RunState:
     """The state of a run that was submitted on this cluster."""
-    ours = status if status and status.time >= attempt.submission.submitted else None
-    place = {"element": attempt.element, "log": attempt.log}
-    far = {"iteration": status.iteration, "iterations": status.iterations} if status else {}
+    known = replace(_waiting(run, id_, status), element=attempt.element, log=attempt.log)
+    latest = status if status and status.time >= attempt.submission.submitted else None
     if seen and seen.live and seen.state == "PENDING":
-        return RunState(run, id_, At.QUEUED, None, _waits(seen, attempt), **far, **place)
-    if ours and ours.state is State.FAILED:
-        return RunState(run, id_, At.FAILED, _cause(ours.message), ours.message, **far, **place)
+        return replace(known, at=At.QUEUED, message=_waits(seen, attempt))
+    if latest and latest.state is State.FAILED:
+        return replace(known, at=At.FAILED, cause=_cause(latest.message), message=latest.message)
     if seen and seen.live:
-        silent = now - max(ours.time if ours else 0, seen.started or now)
+        silent = now - max(latest.time if latest else 0, seen.started or now)
         if silent > STALE_S:
             message = f"no sign of life for {silent:.0f} s, though Slurm has it as {seen.state.lower()}"
-            return RunState(run, id_, At.STALE, None, message, heartbeat_s=silent, **far, **place)
-        if ours is None or ours.time < (seen.started or 0):
-            return RunState(run, id_, At.RUNNING, None, "starting", **far, **place)
-        beat = now - ours.time
-        return RunState(run, id_, At.RUNNING, None, "", eta_s=_eta(ours), heartbeat_s=beat, **far, **place)
+            return replace(known, at=At.STALE, message=message, heartbeat_s=silent)
+        if latest is None or latest.time < (seen.started or 0):
+            return replace(known, at=At.RUNNING, message="starting")
+        return replace(known, at=At.RUNNING, eta_s=_eta(latest), heartbeat_s=now - latest.time)
     line = last_line(Path(attempt.log))
     cause = SLURM_CAUSES.get(seen.state) if seen else None
     if cause is None:
         cause = _cause(line)
-    return RunState(run, id_, At.FAILED, cause, _ending(seen, cause, line), **far, **place)
+    return replace(known, at=At.FAILED, cause=cause, message=_ending(seen, cause, line))
 
 
 def _by_heartbeat(run: Run, id_: str, status: Status | None, now: float) -> RunState:
     """The state of a run of which Slurm knows nothing: not submitted, run here, or submitted elsewhere."""
+    known = _waiting(run, id_, status)
     if status is None:
-        return RunState(run, id_, At.WAITING)
-    far = {"iteration": status.iteration, "iterations": status.iterations}
+        return known
     if status.state is State.RUNNING:
-        return RunState(run, id_, At.RUNNING, None, "", eta_s=_eta(status), heartbeat_s=now - status.time, **far)
+        return replace(known, at=At.RUNNING, eta_s=_eta(status), heartbeat_s=now - status.time)
     if status.state is State.STALE:
         message = f"no sign of life for more than {STALE_S} s, from pid {status.pid} on {status.host}"
-        return RunState(run, id_, At.STALE, None, message, heartbeat_s=now - status.time, **far)
+        return replace(known, at=At.STALE, message=message, heartbeat_s=now - status.time)
     if status.state is State.FAILED:
-        return RunState(run, id_, At.FAILED, _cause(status.message), status.message, **far)
+        return replace(known, at=At.FAILED, cause=_cause(status.message), message=status.message)
     if status.state is State.INTERRUPTED:
-        return RunState(run, id_, At.STOPPED, None, status.message, **far)
-    return RunState(run, id_, At.WAITING, **far)
+        return replace(known, at=At.STOPPED, message=status.message)
+    return known
+
+
+def _waiting(run: Run, id_: str, status: Status | None) -> RunState:
+    """A run that waits, and how far it came."""
+    if status is None:
+        return RunState(run, id_, At.WAITING)
+    return RunState(run, id_, At.WAITING, iteration=status.iteration, iterations=status.iterations)
 
 
 def last_line(log: Path) -> str:

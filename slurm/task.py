@@ -63,7 +63,8 @@ def _train(job: Job) -> Exit:
         ended = work(job, stop=lambda: bool(asked))
     finally:
         signal.signal(signal.SIGTERM, before)
-    if ended is Exit.INTERRUPTED and (warning in asked or still_running(environment.job_id)):
+    stopped = ended is Exit.INTERRUPTED and (warning in asked or still_running(environment.job_id))
+    if stopped and callable(requeue):
         requeue(warning, None)  # submitit's: ends this process, unless it is not the first of its job
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         time.sleep(600)  # the requeue ends the others; an exit of their own would end the first before it is done

@@ -11,7 +11,7 @@ from benchmark.core.files import make_folder, write_json
 from benchmark.core.schema import Frozen, parse, read_json
 
 FOLDER = "analysis"
-SCHEMA = 1
+SCHEMA: Literal[1] = 1
 
 
 class Origin(Frozen):

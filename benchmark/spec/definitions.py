@@ -199,13 +199,13 @@ def changed(recipe: Recipe, changes: dict[str, Any], where: str) -> Recipe:
     tree = recipe.model_dump(mode="json")
     for dotted, value in changes.items():
         *parents, key = dotted.split(".")
-        place = tree
+        holder: object = tree
         for part in parents:
-            place = place.get(part) if isinstance(place, dict) else None
-        if not parents or not isinstance(place, dict) or key not in place:
+            holder = holder.get(part) if isinstance(holder, dict) else None
+        if not parents or not isinstance(holder, dict) or key not in holder:
             known = [f"{group}.{name}" for group in ("data", "optim") for name in tree[group]]
             raise unknown("override", dotted, known, where)
-        place[key] = value
+        holder[key] = value
     return parse(Recipe, tree, where)
 
 
