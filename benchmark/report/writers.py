@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import html
 import io
-import math
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +14,7 @@ from benchmark.core.files import make_folder, write_bytes
 from benchmark.report import typeset
 from benchmark.report.tables.base import Cell, Section, Table
 from benchmark.report.tables.main import PER_SEED
+from benchmark.results.stats import is_hole
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions
@@ -156,7 +156,7 @@ def _escape(text: str) -> str:
 
 
 def _csv_field(value: Any) -> str:
-    if value is None or (isinstance(value, float) and math.isnan(value)):
+    if is_hole(value):
         return ""
     return repr(value) if isinstance(value, float) else str(value)
 

@@ -141,11 +141,12 @@ def _check_images(first: Row, second: Row) -> None:
 
 
 def _interval(areas: list[tuple[Areas | None, Areas | None]]) -> ImageInterval | None:
-    if any(first is None or second is None for first, second in areas):
+    kept = [(first, second) for first, second in areas if first is not None and second is not None]
+    if len(kept) < len(areas):
         return None
-    if any(first.names != second.names for first, second in areas):
+    if any(first.names != second.names for first, second in kept):
         raise KdsegError("the areas of the two are of other images, or in another order")
-    return difference_interval([(first.values, second.values) for first, second in areas], areas[0][0].blocks)
+    return difference_interval([(first.values, second.values) for first, second in kept], kept[0][0].blocks)
 
 
 def _title(rows: list[Row], single: bool) -> str:

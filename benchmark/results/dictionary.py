@@ -12,6 +12,7 @@ from benchmark.core.errors import KdsegError
 from benchmark.core.files import make_folder, write_bytes
 from benchmark.results.frame import COLUMNS
 from benchmark.results.results import Results
+from benchmark.results.stats import is_hole
 
 TEXTS = {
     "id": "run id: a hash of all that decides its numbers",
@@ -101,7 +102,7 @@ def _field(value: Any) -> Any:
     """What a CSV cell holds: nothing for what is not known, JSON for what has parts."""
     if isinstance(value, dict | tuple):
         return json.dumps(value, ensure_ascii=False)
-    return "" if value is None or value != value else value
+    return "" if is_hole(value) else value
 
 
 def _csv(rows: Any) -> bytes:

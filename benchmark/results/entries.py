@@ -13,7 +13,7 @@ from functools import cache
 from typing import Any
 
 from benchmark.results.frame import SKIPPED, STUDENT
-from benchmark.results.stats import Summary, summary
+from benchmark.results.stats import Summary, complete, is_hole, summary
 
 Rows = list[dict[str, Any]]
 
@@ -71,12 +71,14 @@ class Entry:
     @property
     def miou(self) -> Summary | None:
         """Of mIoU over all expected seeds; None if there is a hole."""
-        return None if self.holes or None in self.mious else summary(self.mious)
+        mious = complete(self.mious)
+        return summary(mious) if mious and not self.holes else None
 
     @property
     def delta(self) -> Summary | None:
         """Of the paired Δ over all expected seeds; None if there is a hole, and for teacher and student."""
-        return None if self.role != "method" or self.holes or None in self.deltas else summary(self.deltas)
+        deltas = complete(self.deltas)
+        return summary(deltas) if self.role == "method" and deltas and not self.holes else None
 
 
 @dataclass(frozen=True)
@@ -125,8 +127,8 @@ def pairs(rows: Rows, planned: bool) -> list[PairEntries]:
     for row in rows:
         settings.setdefault(row["setting_key"], []).append(row)
     by_id = {row["id"]: row for row in rows}
-    found = [_pair(settings[key[0]], by_id, *key, planned) for key in keys]
-    return sorted(found, key=_pair_order)
+    made = [_pair(settings[setting], by_id, model, source, planned) for setting, model, source in keys]
+    return sorted(made, key=_pair_order)
 
 
 @cache
@@ -146,7 +148,6 @@ def natural(text: str) -> tuple[Any, ...]:
 def _pair(
     rows: Rows,
     by_id: dict[str, dict[str, Any]],
-    setting: str,
     teacher_model: str | None,
     teacher_id: str | None,
     planned: bool,
@@ -163,11 +164,11 @@ def _pair(
     entries = [_entry(cell, seeds if not planned else ()) for cell in cells.values()]
     taught = next((row for row in members if row["teacher_model"]), None)
     if taught:
-        entries.insert(0, _teacher(taught, by_id.get(teacher_id)))
+        entries.insert(0, _teacher(taught, by_id.get(taught["teacher_id"])))
     return PairEntries(
-        teacher=taught and taught["teacher"],
+        teacher=taught["teacher"] if taught else None,
         student=members[0]["student"],
-        heterogeneous=taught and bool(taught["heterogeneous"]),
+        heterogeneous=bool(taught["heterogeneous"]) if taught else None,
         teacher_id=teacher_id,
         facts=members[0],
         seeds=seeds,
@@ -181,12 +182,12 @@ def _entry(cell: Rows, expected: Iterable[int]) -> Entry:
     student = first["method"] == STUDENT
     by_seed = {row["seed"]: row for row in cell if row["outcome"] != SKIPPED}
     seeds = tuple(sorted({*by_seed, *expected})) if by_seed else ()
-    found = [by_seed.get(seed) for seed in seeds]
-    mious = tuple(None if row is None or row["reason"] else row["miou_last"] for row in found)
-    deltas = tuple(None if row is None or row["delta_reason"] else row["delta"] for row in found)
-    missing = {seed: (row["reason"] if row else "no record") for seed, row in zip(seeds, found, strict=True)}
+    runs = [by_seed.get(seed) for seed in seeds]
+    mious = tuple(None if row is None or row["reason"] else row["miou_last"] for row in runs)
+    deltas = tuple(None if row is None or row["delta_reason"] else row["delta"] for row in runs)
+    missing = {seed: (row["reason"] if row else "no record") for seed, row in zip(seeds, runs, strict=True)}
     holes = tuple(f"seed {seed}: {reason}" for seed, reason in missing.items() if reason)
-    done = [row for row in cell if row["miou_last"] == row["miou_last"]]
+    done = [row for row in cell if not math.isnan(row["miou_last"])]
     times = [row["iteration_s"] for row in done]
     return Entry(
         key=first["cell_key"],
@@ -197,11 +198,11 @@ def _entry(cell: Rows, expected: Iterable[int]) -> Entry:
         note=first["note"],
         version=None if first["outcome"] == SKIPPED else first["method_version"],
         seeds=seeds,
-        ids=tuple(row and row["id"] for row in found),
+        ids=tuple(row["id"] if row else None for row in runs),
         mious=mious,
         deltas=deltas,
         holes=holes if by_seed else (first["reason"],),
-        delta_holes=() if student else tuple(row["delta_reason"] for row in found if row and row["delta_reason"]),
+        delta_holes=() if student else tuple(row["delta_reason"] for row in runs if row and row["delta_reason"]),
         extra_parameters=int(done[0]["extra_parameters"]) if done else None,
         iteration_s=math.fsum(times) / len(times) if times and not holes else None,
         commits=tuple(sorted({_commit(row) for row in done})),
@@ -214,17 +215,17 @@ def _teacher(taught: dict[str, Any], own: dict[str, Any] | None) -> Entry:
     """The row of the teacher that `taught` learned from: its own run, or what the gate found of a checkpoint."""
     label = f"Teacher (seed {own['seed']})" if own else "Teacher"
     if own:
-        made = _entry([own], ())
+        entry = _entry([own], ())
     else:
         imported = taught["teacher_kind"] == "checkpoint"
         why = "a checkpoint, not evaluated here" if imported else "its run is not among the records"
-        made = _entry([taught | {"outcome": SKIPPED, "reason": f"teacher {taught['teacher_id']}: {why}"}], ())
-        found = taught["teacher_miou"]
-        if found == found and found is not None:
-            made = replace(made, seeds=(0,), ids=(None,), mious=(found,), holes=())
+        entry = _entry([taught | {"outcome": SKIPPED, "reason": f"teacher {taught['teacher_id']}: {why}"}], ())
+        miou = taught["teacher_miou"]
+        if not is_hole(miou):
+            entry = replace(entry, seeds=(0,), ids=(None,), mious=(miou,), holes=())
             label = "Teacher (checkpoint)"
     return replace(
-        made,
+        entry,
         role="teacher",
         label=label,
         method="",
@@ -234,10 +235,10 @@ def _teacher(taught: dict[str, Any], own: dict[str, Any] | None) -> Entry:
         delta_holes=(),
         extra_parameters=None,
         off=_off(taught),
-        iteration_s=made.iteration_s if own else None,
-        commits=made.commits if own else (),
-        machines=made.machines if own else (),
-        jobs=made.jobs if own else (),
+        iteration_s=entry.iteration_s if own else None,
+        commits=entry.commits if own else (),
+        machines=entry.machines if own else (),
+        jobs=entry.jobs if own else (),
     )
 
 

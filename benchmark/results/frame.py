@@ -188,13 +188,11 @@ def with_delta(frame: pd.DataFrame) -> pd.DataFrame:
 
 def frame_rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
     """The rows of a frame as dicts of plain values, faster than pandas' own `to_dict`."""
-    columns = [
-        frame[name].to_numpy(dtype=object, na_value=None).tolist()
-        if frame[name].dtype.kind in "iub"
-        else frame[name].tolist()
-        for name in frame
-    ]
-    return [dict(zip(frame, values, strict=True)) for values in zip(*columns, strict=True)]
+    import pandas as pd
+
+    names = [str(name) for name in frame]
+    columns = [[None if value is pd.NA else value for value in frame[name].tolist()] for name in names]
+    return [dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True)]
 
 
 def students(rows: Iterable[dict[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -240,13 +238,13 @@ def run_columns(run: Run) -> dict[str, Any]:
 
 
 def _record_columns(record: Record) -> dict[str, Any]:
-    cost, origin, result, divergence = record.cost, record.provenance, record.result, record.divergence
-    done = record.outcome is State.DONE and result is not None
+    cost, origin, divergence = record.cost, record.provenance, record.divergence
+    result = record.result if record.outcome is State.DONE else None
     columns = run_columns(record.inputs)
     columns |= {
         "id": record.id,
         "outcome": str(record.outcome),
-        "reason": None if done else _divergence_text(record),
+        "reason": _divergence_text(record) if result is None else None,
         "iterations": record.iterations,
         "diverged_at": divergence.iteration if divergence else None,
         "iteration_s": cost.step_s + cost.teacher_s + cost.data_s,
@@ -258,7 +256,7 @@ def _record_columns(record: Record) -> dict[str, Any]:
         "teacher_off": origin.teacher_check.off if origin.teacher_check else None,
         "images": " ".join(f"{split}:{origin.list_hashes[split]}" for split in sorted(origin.list_hashes)),
     }
-    if done:
+    if result is not None:
         columns |= {
             "miou_last": result.last.miou,
             "miou_best": result.best.miou,
@@ -279,7 +277,8 @@ def _other_counts(record: Record) -> bool:
     if tuning(record.inputs):
         return False
     splits = definitions.dataset(record.inputs.dataset).splits
-    return any(splits[name].count != count for name, count in record.provenance.images.items())
+    official: dict[str, int] = {name: split.count for name, split in splits.items()}
+    return any(official[name] != count for name, count in record.provenance.images.items())
 
 
 def _typed(rows: list[dict[str, Any]]) -> pd.DataFrame:
@@ -288,8 +287,7 @@ def _typed(rows: list[dict[str, Any]]) -> pd.DataFrame:
 
     # Column by column: a frame of objects keeps None and dicts as they are, where inference would not.
     columns = {name: pd.Series([row.get(name) for row in rows], dtype=object) for name in COLUMNS}
-    dtypes = {name: dtype for dtype, names in _DTYPES.items() for name in names}
-    return pd.DataFrame({name: column.astype(dtypes.get(name, object)) for name, column in columns.items()})
+    return pd.DataFrame(columns).astype({name: dtype for dtype, names in _DTYPES.items() for name in names})
 
 
 def _skip_columns(skip: Skipped, manifest: Manifest) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from benchmark.results.entries import Entry, PairEntries
 from benchmark.results.published import STUDENT, TEACHER, UNKNOWN, Number, PublishedTable
 from benchmark.results.results import Results
-from benchmark.results.stats import Summary, summary
+from benchmark.results.stats import Summary, complete, summary
 from benchmark.results.verdicts import Judgement, Verdict, judge, judge_delta
 from benchmark.spec import definitions
 from benchmark.spec.networks import network, networks
@@ -123,18 +123,15 @@ def _compared(results: Results, number: Number, pair: PairEntries, entry: Entry)
     reason = mismatch(number, pair)
     score = "miou_last" if number.selection == "last" else "miou_best"
     runs = results.runs(entry)
-    mious = list(entry.mious) if entry.role == TEACHER else [row and row[score] for row in runs]
-    students = [row and results.student(row) for row in runs] if entry.role == "method" else []
-    alone = [row and not row["delta_reason"] and student[score] for row, student in zip(runs, students, strict=False)]
-    whole = bool(mious) and None not in mious
-    paired = bool(students) and whole and all(alone)
-    deltas = [ours - theirs for ours, theirs in zip(mious, alone, strict=True)] if paired else []
+    mious = complete(entry.mious if entry.role == TEACHER else [row[score] if row else None for row in runs])
+    alone = complete(_alone(results, entry, score))
+    deltas = [ours - theirs for ours, theirs in zip(mious, alone, strict=True)] if mious and alone else []
     made = Compared(
         number,
         pair,
         entry,
-        summary(mious) if whole else None,
-        summary(deltas) if paired else None,
+        summary(mious) if mious else None,
+        summary(deltas) if deltas else None,
         _not_run(number.value),
         _not_run(number.delta, number.delta_reason),
     )
@@ -143,12 +140,20 @@ def _compared(results: Results, number: Number, pair: PairEntries, entry: Entry)
         return replace(made, absolute=judged, delta=judged)
     assumed = assumptions(number, pair, entry)
     if number.value is not None:
-        made = replace(made, absolute=judge(mious, number.value, assumed) if whole else _hole(entry, entry.holes))
+        made = replace(made, absolute=judge(mious, number.value, assumed) if mious else _hole(entry, entry.holes))
     if number.delta is not None:
         gaps = entry.holes or entry.delta_holes
-        judged = judge_delta(deltas, mious, alone, number.delta, assumed) if paired else _hole(entry, gaps)
+        judged = judge_delta(deltas, mious, alone, number.delta, assumed) if deltas else _hole(entry, gaps)
         made = replace(made, delta=judged)
     return made
+
+
+def _alone(results: Results, entry: Entry, score: str) -> list[float | None]:
+    """The score of the student alone beside each run of a method; None where the run has no Δ."""
+    if entry.role != "method":
+        return []
+    students = [results.student(row) if row and not row["delta_reason"] else None for row in results.runs(entry)]
+    return [student[score] if student else None for student in students]
 
 
 def _not_run(published: float | None, reason: str = "") -> Judgement:

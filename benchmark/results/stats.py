@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
@@ -25,6 +26,8 @@ UNDER_COVERAGE = (
     "clearly less often."
 )
 """What stands beside every bootstrap over seeds."""
+
+T = TypeVar("T")
 
 Strata = Sequence[Sequence[Sequence[float]]]
 """Stratum -> unit -> the Δ that belong to it, such as student setting -> seed -> Δ of each pair with that student run.
@@ -48,6 +51,18 @@ class Summary:
     low: float
     high: float
     values: tuple[float, ...]
+
+
+def complete(values: Iterable[T | None]) -> list[T]:
+    """All of the values, or none of them if one is missing: nothing is computed over a hole."""
+    every = list(values)
+    known = [value for value in every if value is not None]
+    return known if len(known) == len(every) else []
+
+
+def is_hole(value: object) -> bool:
+    """Whether a value is missing: None or NaN."""
+    return value is None or (isinstance(value, float) and math.isnan(value))
 
 
 def summary(values: Iterable[float]) -> Summary:

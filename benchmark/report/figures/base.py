@@ -14,6 +14,7 @@ from benchmark.core.files import make_folder, write_bytes
 from benchmark.report.figures.style import STYLE
 from benchmark.results.entries import Entry, PairEntries
 from benchmark.results.results import Results
+from benchmark.results.stats import is_hole
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Drawing
@@ -137,6 +138,6 @@ def few(n: int) -> list[str]:
 
 
 def _field(value: Any) -> Any:
-    if value is None or value != value:
+    if is_hole(value):
         return ""
     return repr(value) if isinstance(value, float) else value

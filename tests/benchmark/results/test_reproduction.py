@@ -73,6 +73,17 @@ def test_few_seeds_and_holes_allow_no_verdict() -> None:
     assert (student.absolute.verdict, student.delta.verdict) == (Verdict.REPRODUCED, Verdict.NONE)
 
 
+def test_a_student_at_zero_is_a_number_and_no_hole() -> None:
+    facts = FACTS | {"protocol": "mmseg", "model": "pspnet_r18"}
+    teacher = TeacherSource(model="pspnet_r101", kind="checkpoint", id="c" * 64)
+    cwd = setting("cwd@mmrazor", "CWD @mmrazor")
+    records = [record(run(**facts), 0.0), record(run(cwd, teacher=teacher, **facts), 75.0)]
+    # published of the last iteration
+    found = verdict(Results.of(list(map(official, records))), paper="mmrazor", column="PSPNet-R18")
+    assert found.our_delta.values == (75.0,)
+    assert found.delta.verdict is Verdict.TOO_FEW
+
+
 @pytest.mark.parametrize(
     ("facts", "reason"),
     [
