@@ -10,8 +10,9 @@ from enum import StrEnum
 from pathlib import Path
 
 from benchmark.core.errors import KdsegError
+from benchmark.records.lease import STALE_S
 from benchmark.records.record import State
-from benchmark.records.run_directory import STALE_S, RunDirectory, Status
+from benchmark.records.run_directory import RunDirectory, Status
 from benchmark.spec.runs import Run
 from slurm.agenda import Known
 from slurm.queue import Seen

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -12,14 +13,14 @@ import torch
 
 from benchmark.core.environment import code_version
 from benchmark.core.errors import KdsegError, unknown
-from benchmark.core.schema import parse, read_json
 from benchmark.core.weights import register
 from benchmark.data.datasets import SeededDataset, val_dataset
 from benchmark.records.analyses import Origin
 from benchmark.records.record import Record
 from benchmark.results.frame import STUDENT
 from benchmark.spec import definitions
-from benchmark.spec.runs import Job, Run, TeacherSource, run_recipe
+from benchmark.spec.job_file import read_job
+from benchmark.spec.runs import Run, TeacherSource, run_recipe
 from benchmark.training.teacher import Teacher, load_source
 
 
@@ -55,10 +56,14 @@ class Pupils:
 
 
 def known_files(work_dir: Path, given: Iterable[Path]) -> dict[str, str]:
-    """Checkpoints by sha256: those that the jobs of a work directory used, and those that the user names."""
+    """Checkpoints by sha256: those that the jobs of a work directory used, and those that the user names.
+
+    A job file that cannot be read, as one of an earlier version, names none.
+    """
     files: dict[str, str] = {}
-    for file in sorted((work_dir / "jobs").glob("*.json")):
-        files |= parse(Job, read_json(file), str(file)).files
+    for file in sorted([*work_dir.glob("jobs/*.json"), *work_dir.glob("slurm/*/job_*.json")]):
+        with suppress(KdsegError):
+            files |= read_job(file).files
     for path in given:
         if not path.is_file():
             raise KdsegError(f"--teacher {path}: no such file")

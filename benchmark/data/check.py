@@ -17,9 +17,9 @@ from benchmark.core.errors import KdsegError
 from benchmark.core.files import file_sha256
 from benchmark.data.datasets import SeededDataset, val_dataset
 from benchmark.data.layouts import Split, find_root
-from benchmark.data.loading import VOID, LoadSample, read_labels
+from benchmark.data.loading import LoadSample, read_labels
 from benchmark.models import checkpoints
-from benchmark.spec.definitions import Dataset, names_hash
+from benchmark.spec.definitions import IGNORE, Dataset, names_hash
 
 
 @dataclass(frozen=True)
@@ -154,7 +154,7 @@ def _facts(definition: Dataset, split: Split, data: SeededDataset, samples: list
         images=len(data),
         official=definition.splits[split].count,
         sizes=dict(sorted(sizes.items())),
-        labels=tuple(sorted(labels - {VOID})),
+        labels=tuple(sorted(labels - {IGNORE})),
         list_hash=data.list_hash(),
     )
 

@@ -14,6 +14,8 @@ from functools import lru_cache, partial
 import cv2
 import numpy as np
 
+from benchmark.spec.definitions import IGNORE
+
 VERSION = 1
 """Raised by hand whenever a pixel of any scene changes."""
 
@@ -21,8 +23,6 @@ CLASSES = ("sky", "water", "road", "meadow", "building", "tree", "vehicle", "per
 SKY, WATER, ROAD, MEADOW, BUILDING, TREE, VEHICLE, PERSON, POLE = range(len(CLASSES))
 """`pole` is masts and fences (wires count as what is behind them), boats are vehicles, trunks belong to trees."""
 
-VOID = 255
-"""Billboards and the bonnet of the camera's own car."""
 
 PALETTE = (
     (126, 180, 222),
@@ -331,14 +331,14 @@ class _Scene:
         x = self.beside(1, 5)
         for leg in (x - 1, x + 1):
             self.line(s, (leg, 0), (leg, 2), 0.2, (90, 90, 96), POLE)
-        self.box(s, (x - 1.6, x + 1.6), (1.8, 3.8), self.pick(_PAINTS, 30), VOID)
+        self.box(s, (x - 1.6, x + 1.6), (1.8, 3.8), self.pick(_PAINTS, 30), IGNORE)
         self.box(s, (x - 1.2, x + 1.2), (2.4, 2.9), (236, 232, 220))
 
     def _bonnet(self) -> None:
         h, w = SIZE
         centre, axes = [w // 2, h + 6], [round(0.55 * w), round(self.rng.uniform(12, 18))]
         cv2.ellipse(self.image, centre, axes, 0, 0, 360, self.lit(self.pick(_PAINTS), 1, 0.7), -1)
-        cv2.ellipse(self.labels, centre, axes, 0, 0, 360, VOID, -1)
+        cv2.ellipse(self.labels, centre, axes, 0, 0, 360, IGNORE, -1)
 
     def _photograph(self) -> np.ndarray:
         """The picture with the texture of each class, uneven light, and the camera's blur and noise."""

@@ -15,8 +15,8 @@ from mmseg.registry import TRANSFORMS
 from PIL import Image, UnidentifiedImageError
 
 from benchmark.core.errors import KdsegError
+from benchmark.spec.definitions import IGNORE
 
-VOID = 255
 _PNG, _JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8"
 _INDEXED = ("1", "L", "P")  # PIL's modes of one 8-bit number a pixel; a palette's numbers are the labels
 
@@ -56,16 +56,16 @@ class LoadSample(BaseTransform):
     def _read_labels(self, path: Path) -> np.ndarray:
         labels = read_labels(path)
         last = self.classes if self.reduce_zero_label else self.classes - 1
-        strays = np.unique(labels[(labels > last) & (labels != VOID)]).tolist()
+        strays = np.unique(labels[(labels > last) & (labels != IGNORE)]).tolist()
         if strays:
             values = ", ".join(map(str, strays[:5])) + (", …" if len(strays) > 5 else "")
-            other = set(strays) <= set(range(max(self.label_ids, default=0) + 1)) and not (labels == VOID).any()
+            other = set(strays) <= set(range(max(self.label_ids, default=0) + 1)) and not (labels == IGNORE).any()
             raise KdsegError(
-                f"label {path}: holds {values}; the labels of {self.dataset} are 0 to {last}, and {VOID} for void"
+                f"label {path}: holds {values}; the labels of {self.dataset} are 0 to {last}, and {IGNORE} for void"
                 + (f"; these look like labelIds: remove them, then `kdseg data prepare {self.dataset}`" * other)
             )
         if self.reduce_zero_label:
-            labels = np.where((labels == 0) | (labels == VOID), VOID, labels - 1).astype(np.uint8)
+            labels = np.where((labels == 0) | (labels == IGNORE), IGNORE, labels - 1).astype(np.uint8)
         return labels
 
 

@@ -14,8 +14,8 @@ from benchmark.core.errors import KdsegError
 from benchmark.core.files import make_folder, write_bytes
 from benchmark.data.label_pictures import label_png
 from benchmark.data.layouts import find_root, read_names
-from benchmark.data.loading import VOID, read_labels
-from benchmark.spec.definitions import Dataset, names_hash
+from benchmark.data.loading import read_labels
+from benchmark.spec.definitions import IGNORE, Dataset, names_hash
 
 LABEL_IDS, TRAIN_IDS = "labelIds", "labelTrainIds"
 SBD_FOLDERS = (".", "dataset", "benchmark_RELEASE/dataset")
@@ -47,7 +47,7 @@ def prepare(definition: Dataset, root: Path | None, sbd: Path | None = None, wor
 
 def to_train_ids(labels: np.ndarray, label_ids: tuple[int, ...]) -> np.ndarray:
     """Labels (H, W), uint8, in the numbers that networks learn: 0, 1, ... for `label_ids` in order, void for others."""
-    table = np.full(256, VOID, np.uint8)
+    table = np.full(256, IGNORE, np.uint8)
     table[list(label_ids)] = np.arange(len(label_ids))
     return table[labels]
 

@@ -30,9 +30,6 @@ from benchmark.core.errors import KdsegError
 from benchmark.core.schema import Frozen, parse
 from benchmark.spec.networks import Pair, TapShape
 
-IGNORE = 255
-"""The label value of pixels that count nowhere."""
-
 Taps = Mapping[str, Tensor]
 """Named tensors of one network for one batch; which names there are is said in `benchmark.spec.networks.TAPS`."""
 

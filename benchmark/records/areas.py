@@ -11,7 +11,8 @@ import numpy as np
 
 from benchmark.core.files import write_bytes
 
-INTERSECT, UNION, PREDICTED, LABELLED = range(4)
+INTERSECT, UNION, LABELLED = 0, 1, 3
+"""The rows that scores are made of; row 2 holds the pixels predicted as a class."""
 
 Convention = Literal["mmseg", "cirkd"]
 

@@ -25,12 +25,9 @@ from typing import Any
 from benchmark.core.errors import KdsegError
 from benchmark.core.files import file_sha256, make_folder, write_bytes, write_json
 from benchmark.core.schema import Frozen, parse, read_json
-from benchmark.records.lease import Lease, leased
+from benchmark.records.lease import STALE_S, Lease, leased
 from benchmark.records.record import SCHEMA, Brief, Record, State, read_record
 from benchmark.spec.runs import Manifest, Run
-
-STALE_S = 120
-"""Seconds without a heartbeat after which a running run is taken for dead."""
 
 
 class Status(Frozen):

@@ -17,11 +17,13 @@ from benchmark.core.paths import SPEC
 from benchmark.core.schema import Frozen, content_hash, parse, read_yaml
 from benchmark.spec.networks import Family
 
+IGNORE = 255
+"""The label value of pixels that count nowhere."""
 Positive = Annotated[int, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
-class Split(Frozen):
+class SplitLayout(Frozen):
     """Where one split lies below the data root.
 
     Attributes:
@@ -67,7 +69,7 @@ class Dataset(Frozen):
     label_suffix: str = ".png"
     reduce_zero_label: bool = False
     dependent: str = ".*"
-    splits: dict[Literal["train", "val"], Split]
+    splits: dict[Literal["train", "val"], SplitLayout]
 
     def block(self, name: str) -> str:
         """What the images that depend on image `name` have in common."""
@@ -126,7 +128,7 @@ class OptimRecipe(Frozen):
     clip_norm: Annotated[float, Field(gt=0)] | None = None
 
 
-class Recipe(Frozen):
+class TrainingRecipe(Frozen):
     """How one family of networks is trained; `inferred` says what of it no source states, and why we take it."""
 
     data: DataRecipe
@@ -166,7 +168,7 @@ class Protocol(Frozen):
     val_interval: Positive
     val_batch: Positive = 1
     val_parts: Positive = 1
-    recipes: dict[Family, Recipe]
+    recipes: dict[Family, TrainingRecipe]
     per_dataset: dict[str, dict[Family, dict[str, Any]]] = {}
 
     @model_validator(mode="after")
@@ -178,7 +180,7 @@ class Protocol(Frozen):
                 self.recipe(family, dataset)
         return self
 
-    def recipe(self, family: Family, dataset: str) -> Recipe:
+    def recipe(self, family: Family, dataset: str) -> TrainingRecipe:
         """The recipe of a family on a dataset.
 
         Raises:
@@ -190,7 +192,7 @@ class Protocol(Frozen):
         return changed(self.recipes[family], changes, f"protocol {self.name}: per_dataset.{dataset}.{family}")
 
 
-def changed(recipe: Recipe, changes: dict[str, Any], where: str) -> Recipe:
+def changed(recipe: TrainingRecipe, changes: dict[str, Any], where: str) -> TrainingRecipe:
     """`recipe` with other values at keys such as `optim.lr`.
 
     Raises:
@@ -206,7 +208,7 @@ def changed(recipe: Recipe, changes: dict[str, Any], where: str) -> Recipe:
             known = [f"{group}.{name}" for group in ("data", "optim") for name in tree[group]]
             raise unknown("override", dotted, known, where)
         holder[key] = value
-    return parse(Recipe, tree, where)
+    return parse(TrainingRecipe, tree, where)
 
 
 def names_hash(names: Iterable[str]) -> str:

@@ -9,7 +9,7 @@ from pydantic import Field
 from benchmark.core.errors import KdsegError
 from benchmark.core.schema import Frozen, content_hash
 from benchmark.spec import definitions
-from benchmark.spec.definitions import Dataset, Positive, Protocol, Recipe, definition_hash
+from benchmark.spec.definitions import Dataset, Positive, Protocol, TrainingRecipe, definition_hash
 from benchmark.spec.networks import Network, network
 
 HARNESS = 1
@@ -83,11 +83,6 @@ class Run(Frozen):
     def delta_key(self) -> str:
         """Equal for a run and the `student` run its Δ is taken against."""
         return self.keys.delta
-
-    @property
-    def cell_key(self) -> str:
-        """Equal for the seeds of one table cell; they share their teacher."""
-        return self.keys.cell
 
 
 Tracking = Literal["off", "offline", "online"]
@@ -213,7 +208,7 @@ def make_run(
     )
 
 
-def resolve_recipe(protocol: Protocol, dataset: str, network: Network, overrides: dict[str, Any]) -> Recipe:
+def resolve_recipe(protocol: Protocol, dataset: str, network: Network, overrides: dict[str, Any]) -> TrainingRecipe:
     """The recipe `network` is trained with: the protocol's for family and dataset, with `overrides` such as `optim.lr`.
 
     Raises:
@@ -222,12 +217,12 @@ def resolve_recipe(protocol: Protocol, dataset: str, network: Network, overrides
     return definitions.changed(protocol.recipe(network.family, dataset), overrides, "--cfg-options")
 
 
-def run_recipe(run: Run) -> Recipe:
+def run_recipe(run: Run) -> TrainingRecipe:
     """The recipe that a run is trained with, by the definitions as they are now."""
     return resolve_recipe(definitions.protocol(run.protocol), run.dataset, network(run.model), run.overrides)
 
 
-def cohort_key(run: Run, recipe: Recipe, with_teacher: bool = True) -> str:
+def cohort_key(run: Run, recipe: TrainingRecipe, with_teacher: bool = True) -> str:
     """Equal for runs that may train in one job; `recipe` is the run's resolved one."""
     teacher = run.teacher.model_dump() if run.teacher and with_teacher else None
     return content_hash(

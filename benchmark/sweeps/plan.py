@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
@@ -16,7 +16,7 @@ from benchmark.core.schema import Frozen, canonical, parse, read_yaml
 from benchmark.core.weights import find_weights, register
 from benchmark.method.recipes import make_method, method_setting, recipe_note
 from benchmark.spec import definitions
-from benchmark.spec.definitions import Recipe
+from benchmark.spec.definitions import TrainingRecipe
 from benchmark.spec.networks import Pair, network
 from benchmark.spec.runs import (
     Execution,
@@ -55,7 +55,7 @@ class SweepPair(Frozen):
     teacher_miou: float | None = None
 
 
-class Part(Frozen):
+class SweepPart(Frozen):
     """More cells of a sweep: another product, with the sweep's own pairs, methods or seeds where it names none."""
 
     pairs: Annotated[tuple[SweepPair, ...], Field(min_length=1)] | None = None
@@ -96,7 +96,7 @@ class Sweep(Frozen):
     pairs: Annotated[tuple[SweepPair, ...], Field(min_length=1)]
     methods: Annotated[tuple[str | dict[str, Any], ...], Field(min_length=1)]
     seeds: Annotated[tuple[int, ...], Field(min_length=1)]
-    include: tuple[Part, ...] = ()
+    include: tuple[SweepPart, ...] = ()
     exclude: tuple[Exclusion, ...] = ()
     teacher_seed: int = 0
     precision: Literal["fp32", "amp"] = "fp32"
@@ -145,36 +145,12 @@ def plan_sweep(sweep: Sweep, weights_dir: Path | None = None, missing: list[str]
     Raises:
         KdsegError: an unknown or impossible name, key or value; a weight file that is not there.
     """
-    dataset, protocol = definitions.dataset(sweep.dataset), definitions.protocol(sweep.protocol)
     files: dict[str, str] = {}
     weights = {model: _weights(files, file, weights_dir, missing) for model, file in sweep.weights.items()}
-    runs: dict[str, Run] = {}
-    first: dict[str, Run] = {}
-    skips: list[Skipped] = []
-    unused = set(range(len(sweep.exclude)))
-
-    def add(model: str, method: MethodSetting, seed: int, teacher: TeacherSource | None = None) -> Run:
-        if model not in first:  # what the runs of a network have in common is checked once, not ten thousand times
-            first[model] = make_run(
-                dataset,
-                protocol,
-                network(model),
-                method,
-                seed=seed,
-                teacher=teacher,
-                weights=weights.get(model),
-                overrides=sweep.overrides,
-                precision=sweep.precision,
-            )
-        run = first[model].model_copy(update={"method": method, "seed": seed, "teacher": teacher})
-        return runs.setdefault(run.id, run)
-
+    runs = _Runs(sweep, weights)
     parts = [
         (part.pairs or sweep.pairs, part.methods or sweep.methods, part.seeds or sweep.seeds)
-        for part in (
-            Part(),
-            *sweep.include,
-        )
+        for part in (SweepPart(), *sweep.include)
     ]
     teachers: dict[SweepPair, TeacherSource] = {}
     for entry in dict.fromkeys(entry for pairs, _, _ in parts for entry in pairs):
@@ -182,41 +158,81 @@ def plan_sweep(sweep: Sweep, weights_dir: Path | None = None, missing: list[str]
             source = _weights(files, entry.checkpoint, weights_dir, missing)
             teachers[entry] = TeacherSource(model=network(entry.teacher).name, kind="checkpoint", id=source)
         else:
-            run = add(entry.teacher, method_setting("student", {}), sweep.teacher_seed)
+            run = runs.add(entry.teacher, method_setting("student", {}), sweep.teacher_seed)
             teachers[entry] = TeacherSource(model=entry.teacher, kind="run", id=run.id)
     for pairs, methods, seeds in parts:
         for entry, setting in product(pairs, _settings(sweep, methods)):
-            method = make_method(setting.name, setting.hyper)
-            pair = Pair(student=network(entry.student), teacher=network(entry.teacher))
-            setting = setting.model_copy(update={"note": recipe_note(setting.name, dataset.name, pair)})
-            left_out = {
-                seed: [place for place, rule in enumerate(sweep.exclude) if rule.fits(setting.name, entry, seed)]
-                for seed in seeds
-            }
-            unused -= {place for places in left_out.values() for place in places}
-            reason = method.skip(pair)
-            if reason:
-                skips.append(
-                    Skipped(
-                        dataset=dataset.name,
-                        protocol=protocol.name,
-                        student=entry.student,
-                        teacher=entry.teacher,
-                        method=setting.name,
-                        variant=setting.variant,
-                        reason=reason,
-                    )
-                )
-                continue
-            for seed in seeds:
-                if not left_out[seed]:
-                    add(entry.student, setting, seed, teachers[entry] if method.needs_teacher else None)
-    for place in sorted(unused):
+            runs.add_cell(entry, teachers[entry], setting, seeds)
+    for place in sorted(runs.unused_rules):
         rule = sweep.exclude[place].model_dump(exclude_defaults=True)
         raise KdsegError(f"sweep {sweep.name}: exclude: {rule} fits no cell; is a name in it misspelt?")
-    manifest = Manifest(sweep=sweep.name, runs=tuple(runs.values()), skips=tuple(dict.fromkeys(skips)))
+    manifest = Manifest(sweep=sweep.name, runs=tuple(runs.by_id.values()), skips=tuple(dict.fromkeys(runs.skips)))
     published = {source.id: pair.teacher_miou for pair, source in teachers.items() if pair.teacher_miou is not None}
     return Plan(manifest, files, published)
+
+
+class _Runs:
+    """The runs of a sweep while they are collected, with the cells that it leaves out.
+
+    Attributes:
+        unused_rules: places of the `exclude` rules that have fitted no cell yet.
+    """
+
+    def __init__(self, sweep: Sweep, weights: Mapping[str, str]) -> None:
+        self.sweep, self.weights = sweep, weights
+        self.dataset, self.protocol = definitions.dataset(sweep.dataset), definitions.protocol(sweep.protocol)
+        self.by_id: dict[str, Run] = {}
+        self.skips: list[Skipped] = []
+        self.unused_rules = set(range(len(sweep.exclude)))
+        self._first: dict[str, Run] = {}
+
+    def add(self, model: str, method: MethodSetting, seed: int, teacher: TeacherSource | None = None) -> Run:
+        """Add a run, unless it is there."""
+        if model not in self._first:  # what a network's runs have in common is checked once, not ten thousand times
+            self._first[model] = make_run(
+                self.dataset,
+                self.protocol,
+                network(model),
+                method,
+                seed=seed,
+                teacher=teacher,
+                weights=self.weights.get(model),
+                overrides=self.sweep.overrides,
+                precision=self.sweep.precision,
+            )
+        run = self._first[model].model_copy(update={"method": method, "seed": seed, "teacher": teacher})
+        return self.by_id.setdefault(run.id, run)
+
+    def add_cell(self, entry: SweepPair, teacher: TeacherSource, setting: MethodSetting, seeds: Sequence[int]) -> None:
+        """Add a method's runs on a pair, but for excluded seeds, or note why it cannot run there."""
+        method = make_method(setting.name, setting.hyper)
+        pair = Pair(student=network(entry.student), teacher=network(entry.teacher))
+        setting = setting.model_copy(update={"note": recipe_note(setting.name, self.dataset.name, pair)})
+        rules = {
+            seed: [place for place, rule in enumerate(self.sweep.exclude) if rule.fits(setting.name, entry, seed)]
+            for seed in seeds
+        }
+        self.unused_rules -= {place for places in rules.values() for place in places}
+        reason = method.skip(pair)
+        if reason:
+            self._skip(entry, setting, reason)
+            return
+        for seed in seeds:
+            if not rules[seed]:
+                self.add(entry.student, setting, seed, teacher if method.needs_teacher else None)
+
+    def _skip(self, entry: SweepPair, setting: MethodSetting, reason: str) -> None:
+        self.skips.append(
+            Skipped(
+                dataset=self.dataset.name,
+                protocol=self.protocol.name,
+                student=entry.student,
+                teacher=entry.teacher,
+                method=setting.name,
+                variant=setting.variant,
+                reason=reason,
+            )
+        )
 
 
 def _weights(files: dict[str, str], file: str, weights_dir: Path | None, missing: list[str] | None) -> str:
@@ -239,7 +255,7 @@ def cohorts(
     """
     runs = plan.manifest.runs
     teachers = {run.teacher.id for run in runs if run.teacher}
-    recipes: dict[str, Recipe] = {}
+    recipes: dict[str, TrainingRecipe] = {}
     known: dict[tuple[str, ...], str] = {}
 
     def key(run: Run, with_teacher: bool = True) -> str:

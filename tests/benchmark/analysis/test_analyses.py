@@ -16,6 +16,7 @@ from benchmark.records.areas import read_areas, scores
 from benchmark.records.record import records
 from benchmark.report.figures import KINDS, Sources
 from benchmark.results.results import Results
+from benchmark.spec.job_file import write_job
 from tests.benchmark.builders import pair_records, record, run, setting
 
 
@@ -105,3 +106,12 @@ def test_panels_show_what_was_validated(trained):
     (file.parent / content.rows[0].truth).unlink()
     with pytest.raises(KdsegError, match=r"truth_0.png is gone; run kdseg analyze panels again"):
         KINDS["panels"](Sources(found, place.work_dir))
+
+
+def test_checkpoints_of_local_and_of_slurm_jobs_are_known(world, tmp_path):
+    job = world.job([world.run()])
+    for name, digest in {"jobs/a.json": "1" * 64, "slurm/sweep.1/job_0.json": "2" * 64}.items():
+        (tmp_path / name).parent.mkdir(parents=True)
+        write_job(tmp_path / name, job.model_copy(update={"files": {digest: name}}))
+    (tmp_path / "jobs" / "b.json").write_text(job.model_dump_json())  # as jobs were before they had a version
+    assert known_files(tmp_path, []) == {"1" * 64: "jobs/a.json", "2" * 64: "slurm/sweep.1/job_0.json"}

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from benchmark.data import drawn
-from benchmark.data.drawn import CLASSES, COUNTS, PALETTE, PERSON, POLE, SIZE, SKY, VOID, WATER, draw_scene
+from benchmark.data.drawn import CLASSES, COUNTS, PALETTE, PERSON, POLE, SIZE, SKY, WATER, draw_scene
 from benchmark.spec import definitions
+from benchmark.spec.definitions import IGNORE
 
 PINNED = {
     ("train", 0): "0d9cf5cf5b6bbe86",
@@ -52,7 +53,7 @@ def test_shapes_and_types():
 
 
 def test_labels_are_classes_or_void_and_all_of_them_occur(scenes):
-    assert set(np.unique(scenes[1])) == {*range(len(CLASSES)), VOID}
+    assert set(np.unique(scenes[1])) == {*range(len(CLASSES)), IGNORE}
 
 
 def test_every_class_is_in_many_scenes_and_none_in_balance(scenes):
@@ -61,7 +62,7 @@ def test_every_class_is_in_many_scenes_and_none_in_balance(scenes):
     assert presence.min() > 0.5
     assert share.max() > 8 * share.min()
     assert {int(c) for c in share.argsort()[:3]} >= {PERSON, POLE}
-    assert 0.005 < (scenes[1] == VOID).mean() < 0.1
+    assert 0.005 < (scenes[1] == IGNORE).mean() < 0.1
 
 
 def test_colour_alone_does_not_tell_water_from_sky(scenes):

@@ -35,7 +35,7 @@ def test_a_row_holds_inputs_scores_and_cost() -> None:
     assert (found.macc, found.aacc) == (56.25, 71.25)
     assert found.iteration_s == pytest.approx(0.2 + 0.05 + 0.01)
     assert (found.extra_parameters, found.cohort, found.dirty) == (99, 4, False)
-    assert (found.cell_key, found.delta_key) == (made.cell_key, made.delta_key)
+    assert (found.cell_key, found.delta_key) == (made.keys.cell, made.delta_key)
 
 
 def test_column_types_do_not_depend_on_the_content() -> None:

@@ -62,7 +62,7 @@ def test_delta_is_taken_against_the_student_of_the_same_seed_only():
 
 
 def test_seeds_share_a_cell():
-    assert run().cell_key == run(seed=5).cell_key != run(STUDENT).cell_key
+    assert run().keys.cell == run(seed=5).keys.cell != run(STUDENT).keys.cell
 
 
 def test_a_student_without_teacher_fits_the_cohort_of_its_recipe_and_seed():
