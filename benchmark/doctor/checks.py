@@ -115,7 +115,7 @@ def toolbox(facts: Mapping[str, Any], installed: Installed, unusable: str = "") 
 
 def cpu(cores: int, threads: str | None) -> Finding:
     """Cores that we may use, and threads of a process: parallelism comes from processes; results depend on threads."""
-    count = f"{cores} core{'s' * (cores > 1)}"
+    count = f"{cores} cores" if cores > 1 else f"{cores} core"
     if threads == "1":
         return Finding("CPU", State.OK, f"{count}, one thread per process")
     now = f"OMP_NUM_THREADS={threads}" if threads else "OMP_NUM_THREADS is not set"
@@ -232,7 +232,8 @@ def data(definition: Dataset, root: Path | None) -> Finding:
         return Finding(name, State.OK, detail)
     first = next(iter(definition.splits.values()))
     wanted = f"{first.images}/*{definition.image_suffix}, {first.labels}/*{definition.label_suffix}"
-    wanted += f", {first.names}" * bool(first.names) + f"; {definition.obtain}" * bool(definition.obtain)
+    wanted += f", {first.names}" if first.names else ""
+    wanted += f"; {definition.obtain}" if definition.obtain else ""
     return Finding(name, State.BROKEN, f"{detail}; expected {wanted}", again)
 
 
