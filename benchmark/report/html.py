@@ -139,22 +139,22 @@ def _verdicts(tables: Iterable[Table]) -> list[tuple[str, int, int]]:
 def _statement(pair: PairEntries) -> str:
     """What can be said of a pair in a sentence or two, and no more than its seeds allow."""
     place = f"{pair.title} ({pair.facts['dataset']}, protocol {pair.facts['protocol']}): "
-    known = [entry for entry in pair.entries if entry.delta]
+    known = [(entry.delta, entry.label) for entry in pair.entries if entry.delta]
     if not known:
         return place + "no method has finished beside its student alone."
-    best = max(known, key=lambda entry: entry.delta.mean)
-    tested = [e for e in pair.entries if e.method == "heteroakd"]
+    best, by = max(known, key=lambda item: item[0].mean)
+    tested = [entry for entry in pair.entries if entry.method == "heteroakd"]
     default = next((entry for entry in tested if ":" not in entry.label and "(" not in entry.label), None)
-    said = f"the largest Δ is {mean_text(best.delta, True)}, by {best.label}"
-    if default and not default.delta:
-        said += f"; HeteroAKD has no Δ ({'; '.join(default.holes or default.delta_holes)})"
+    text = f"the largest Δ is {mean_text(best, True)}, by {by}"
+    if default and default.delta:
+        text += f"; HeteroAKD has {mean_text(default.delta, True)}"
+        controls = [(entry.delta, entry.label.partition(": control, ")[2]) for entry in tested if entry.delta]
+        texts = [f"{mean_text(delta, True)} ({control})" for delta, control in controls if control]
+        text += f", its controls {' and '.join(texts)}" if texts else ", without its controls"
     elif default:
-        said += f"; HeteroAKD has {mean_text(default.delta, True)}"
-        controls = [entry for entry in tested if ": control, " in entry.label and entry.delta]
-        texts = [f"{mean_text(e.delta, True)} ({e.label.partition(': control, ')[2]})" for e in controls]
-        said += f", its controls {' and '.join(texts)}" if texts else ", without its controls"
-    fewest = min(entry.delta.n for entry in known)
-    return f"{place}{said}. " + (
+        text += f"; HeteroAKD has no Δ ({'; '.join(default.holes or default.delta_holes)})"
+    fewest = min(delta.n for delta, _ in known)
+    return f"{place}{text}. " + (
         f"With n = {fewest} no conclusion can be drawn." if fewest < ENOUGH else f"Every Δ is over n ≥ {fewest} seeds."
     )
 
@@ -164,9 +164,10 @@ def _summary(records: Sequence[Record], results: Results, damaged: Sequence[str]
     commits = {record.provenance.commit for record in records}
     dirty = sum(record.provenance.dirty for record in records)
     lost = f" and {len(damaged)} that cannot be read" if damaged else ""
+    versions = "1 version" if len(commits) == 1 else f"{len(commits)} versions"
     return (
-        f"{len(records)} records{lost}; all runs known: {outcomes}. Made by {len(commits)} "
-        f"version{'s' * (len(commits) != 1)} of the code, {dirty} of the runs with uncommitted changes."
+        f"{len(records)} records{lost}; all runs known: {outcomes}. Made by {versions} of the code, "
+        f"{dirty} of the runs with uncommitted changes."
     )
 
 
@@ -268,7 +269,7 @@ def _reruns(results: Results, records: Mapping[str, Record]) -> list[Rerun]:
         found.sort(key=lambda record: record.inputs.seed)
         first, row = found[0], results.rows[found[0].id]
         origins = [record.provenance for record in found]
-        commits = sorted({o.commit[:10] + "+" * o.dirty for o in origins})
+        commits = sorted({o.commit[:10] + ("+" if o.dirty else "") for o in origins})
         machines = sorted({o.processor if o.device == "cpu" else o.device for o in origins})
         reruns.append(
             Rerun(

@@ -118,11 +118,11 @@ def to_html(table: Table, marks: Mapping[str, str]) -> str:
     parts = [f"<h1>{escape(table.title)}</h1>"]
     for section in table.sections:
         cells = [[_html_cell(cell, marks) for cell in row] for row in section.rows]
-        made = _styler([escape(name) for name in section.columns], cells).to_html(
+        body = _styler([escape(name) for name in section.columns], cells).to_html(
             table_uuid="t", cell_ids=False, exclude_styles=True
         )
         parts += [f"<h2>{escape(section.title)}</h2>", f"<p>{escape(section.setting)}</p>"]
-        parts.append(f'<div class="wide">\n{made.strip()}\n</div>')
+        parts.append(f'<div class="wide">\n{body.strip()}\n</div>')
     if marks:
         notes = (f"<sup>{mark}</sup> {escape(note)}" for note, mark in marks.items())
         parts.append(f'<p class="notes">{"<br>".join(notes)}</p>')
@@ -142,17 +142,17 @@ def _latex_head(name: str) -> str:
 
 def latex_text(text: str) -> str:
     """Text that LaTeX shows as it is; a sign that it has no way to show becomes its plain letters."""
-    found, place = [], 0
+    parts, place = [], 0
     text = " ".join(text.split())
     while place < len(text):
         for length in (2, 1):
             sign = text[place : place + length]
             if len(sign) == length and (sign in LATEX or length == 1):
                 known = LATEX.get(sign, sign)
-                found.append(known if known.isascii() else _plain(sign))
+                parts.append(known if known.isascii() else _plain(sign))
                 place += length
                 break
-    return "".join(found)
+    return "".join(parts)
 
 
 def _plain(sign: str) -> str:
@@ -167,7 +167,8 @@ def _styler(columns: Sequence[str], cells: Sequence[Sequence[str]]) -> Styler:
 
     # Two columns may have one name (differences of mIoU and of Δ), which a Styler refuses: numbers stand for names.
     frame = pd.DataFrame(cells, columns=range(len(columns)), dtype=object)
-    return frame.style.hide(axis="index").format_index(lambda place: columns[place], axis="columns")
+    names: dict[object, str] = dict(enumerate(columns))
+    return frame.style.hide(axis="index").format_index(lambda place: names[place], axis="columns")
 
 
 def _latex_cell(cell: Cell, marks: Mapping[str, str]) -> str:

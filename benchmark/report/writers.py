@@ -39,7 +39,8 @@ def to_markdown(table: Table) -> str:
         lines += ["| " + " | ".join(map(_escape, section.columns)) + " |"]
         lines += ["|:--" + "|--:" * (len(section.columns) - 1) + "|"]
         lines += ["| " + " | ".join(_markdown_cell(cell, marks) for cell in row) + " |" for row in section.rows]
-    lines += [""] * bool(marks) + [f"<sup>{mark}</sup> {_escape(note)}  " for note, mark in marks.items()]
+    if marks:
+        lines += ["", *(f"<sup>{mark}</sup> {_escape(note)}  " for note, mark in marks.items())]
     lines += ["", " ".join(_escape(sentence) for sentence in table.caption), ""]
     if table.missing:
         first, *commands = table.missing
@@ -81,8 +82,9 @@ class TerminalTable:
             yield from _terminal_parts(section, marks, options.max_width)
         for note, mark in marks.items():
             yield Text(f"{mark.translate(SUPERSCRIPTS)} {note}")
-        hidden = options.max_width < NARROW and any(PER_SEED in section.columns for section in table.sections)
-        caption = [*table.caption, *[f"A terminal of {NARROW} columns shows the values per seed."] * hidden]
+        caption = list(table.caption)
+        if options.max_width < NARROW and any(PER_SEED in section.columns for section in table.sections):
+            caption.append(f"A terminal of {NARROW} columns shows the values per seed.")
         yield Text(("\n" if marks else "") + " ".join(caption), style="dim")
         if table.missing:
             yield Text("\n" + "\n".join(table.missing))
@@ -171,7 +173,8 @@ def _terminal_parts(section: Section, marks: dict[str, str], width: int) -> Iter
         place: max([*(len(word) for word in section.columns[place].split()), *(len(text) for text in texts[place])])
         for place in shown
     }
-    left, parts = 0, []
+    left = 0
+    parts: list[list[int]] = []
     for place in shown:
         if left < widths[place] + 2:
             parts.append([])
@@ -195,10 +198,10 @@ def _terminal_table(
     from rich import box
     from rich.table import Table as RichTable
 
-    made = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    made.add_column(section.columns[0], min_width=NAME_WIDTH, overflow="fold")
+    table = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column(section.columns[0], min_width=NAME_WIDTH, overflow="fold")
     for place in part:
-        made.add_column(section.columns[place], justify="right", width=widths[place], overflow="fold")
+        table.add_column(section.columns[place], justify="right", width=widths[place], overflow="fold")
     for row in zip(*(texts[place] for place in (0, *part)), strict=True):
-        made.add_row(*row)
-    return made
+        table.add_row(*row)
+    return table

@@ -75,7 +75,7 @@ def _shown(data: Sequence[Row]) -> list[str]:
     """The classes of the columns, in the data set's order."""
     largest: dict[str, float] = {}
     for row in data:
-        size = abs(row["delta"]) if row["delta"] == row["delta"] else 0.0
+        size = 0.0 if math.isnan(row["delta"]) else abs(row["delta"])
         largest[row["class"]] = max(largest.get(row["class"], 0.0), size)
     chosen = sorted(largest, key=largest.__getitem__, reverse=True)[:MOST]
     return [name for name in largest if name in chosen]
@@ -107,7 +107,7 @@ def _draw(pair: PairEntries, data: Sequence[Row]) -> Drawing:
     if len(classes) > NUMBERED:
         ax.tick_params(axis="x", labelsize=5.5)
         for label in ax.get_xticklabels():
-            label.set_ha("center")
+            label.set_horizontalalignment("center")
     else:
         for label in ax.get_xticklabels():
             label.set_rotation_mode("anchor")
@@ -119,7 +119,7 @@ def _draw(pair: PairEntries, data: Sequence[Row]) -> Drawing:
     ax.grid(which="minor", color="white", linewidth=0.8)
     ax.tick_params(which="minor", length=0)
     for (y, x), value in np.ndenumerate(table):
-        if value != value:
+        if math.isnan(value):
             ax.text(x, y, "–", ha="center", va="center", fontsize=6, color=GREY)
         elif len(classes) <= NUMBERED:
             colour = "white" if abs(value) > 0.62 * limit else "black"

@@ -51,7 +51,7 @@ def _rows(pair: PairEntries) -> list[Row]:
     student = pair.student_entry
     if student is None or not student.iteration_s:
         return []
-    rows = [
+    rows: list[Row] = [
         {
             "number": 0,
             "method": entry.label,
@@ -78,12 +78,13 @@ def _caption(pair: PairEntries, data: Sequence[Row]) -> str:
     return " ".join(
         [
             f"Accuracy against cost: {place(pair)} Δ: mIoU (last iteration) minus that of the student alone with the "
-            f"same seed, in points, mean over n = {', '.join(map(str, ns))} seed{'s' * several}"
+            f"same seed, in points, mean over n = {', '.join(map(str, ns))} {'seeds' if several else 'seed'}"
             + ("; bars: ± its sample standard deviation. " if several else ". ")
             + "Cost: seconds per training iteration as a single run, with the teacher's forward pass, relative to the "
             "student alone, medians per run. Filled and joined: methods that nothing cheaper beats, the student alone "
             f"included. Only runs on the student's machine are compared ({data[0]['machines']}); tuning and "
-            "preparation are not counted." + f" {TIMED_APART}" * pair.timed_apart,
+            "preparation are not counted.",
+            *([TIMED_APART] if pair.timed_apart else []),
             *few(min(ns)),
         ]
     )
@@ -118,7 +119,7 @@ def _draw(pair: PairEntries, data: Sequence[Row]) -> Drawing:
     ax.margins(x=0.08, y=0.1)
     ax.set_xlabel("training step, relative to the student alone")
     ax.set_ylabel("Δ mIoU (points)")
-    _number(ax, data)
+    _number(figure, ax, data)
     key.axis("off")
     lines = [("■", "Student alone", False), *((row["number"], row["method"], row["unbeaten"]) for row in data)]
     for line, (mark, text, bold) in enumerate(lines):
@@ -139,14 +140,14 @@ def _log_axis(ax: Axes, most: float) -> None:
     ax.xaxis.set_minor_locator(NullLocator())
 
 
-def _number(ax: Axes, data: Sequence[Row]) -> None:
+def _number(figure: Drawing, ax: Axes, data: Sequence[Row]) -> None:
     """Numbers beside the points, each at the one of eight places that is farthest from all points and numbers."""
     import numpy as np
 
-    ax.figure.draw_without_rendering()  # the scales are known only now
+    figure.draw_without_rendering()  # the scales are known only now
     points = np.array([ax.transData.transform((row["cost"], row["delta"])) for row in data])
     taken: list[Any] = list(points)
-    reach = 7.5 * ax.figure.dpi / 72
+    reach = 7.5 * figure.dpi / 72
     angles = np.pi / 4 * np.arange(8)
     for row, point in zip(data, points, strict=True):
         places = [point + reach * np.array([np.cos(angle), np.sin(angle)]) for angle in angles]
@@ -154,7 +155,7 @@ def _number(ax: Axes, data: Sequence[Row]) -> None:
         room = [min((np.hypot(*(where - other)) for other in others), default=0.0) for where in places]
         chosen = places[int(np.argmax(np.round(np.minimum(room, 2 * reach), 3)))]
         taken.append(chosen)
-        offset = (chosen - point) * 72 / ax.figure.dpi
+        offset = (chosen - point) * 72 / figure.dpi
         ax.annotate(
             str(row["number"]),
             (row["cost"], row["delta"]),

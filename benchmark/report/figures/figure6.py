@@ -17,7 +17,6 @@ from benchmark.results.frame import STUDENT
 from benchmark.results.published import publication
 
 if TYPE_CHECKING:
-    import pandas as pd
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure as Drawing
 
@@ -85,10 +84,10 @@ def figure6(sources: Sources) -> list[Figure]:
     Raises:
         KdsegError: no pair has results at two values of a weight.
     """
-    frame = sources.results.frame
-    found = _all_curves(frame)
+    rows = list(sources.results.rows.values())
+    found = _all_curves(rows)
     if not found:
-        have = sorted({row["variant"] for row in frame.to_dict("records") if row["method"] == METHOD})
+        have = sorted({row["variant"] for row in rows if row["method"] == METHOD})
         raise KdsegError(
             f"figure 6: needs finished runs of {METHOD} on one pair with two or more values of lambda1 or lambda2 "
             f"(above 0, all else equal), for example `{{name: {METHOD}, lambda2: [1.0, 10.0]}}` in a sweep's methods; "
@@ -122,10 +121,9 @@ def caption(curves: Curves) -> str:
         "lowest to highest. One teacher, so no band holds any variance between teachers.",
     ]
     if curves.students:
-        parts.append(
-            f"Dashed: the student alone, mean and range of the same seeds. Dotted: that mean + {claim.value:g}, the "
-            f"paper's {claim.quantity}."
-        )
+        parts.append("Dashed: the student alone, mean and range of the same seeds.")
+        if claim.value is not None:
+            parts.append(f"Dotted: that mean + {claim.value:g}, the paper's {claim.quantity}.")
     else:
         parts.append("The student alone has not finished with all of these seeds: it has no line.")
     parts.append(f"Settings: {'; '.join(dict.fromkeys(row['variant'] for row in curves.rows))}.")
@@ -143,8 +141,8 @@ def caption(curves: Curves) -> str:
     return " ".join([*parts, "A weight of 0 is a control, not a setting of the method: it is in the table, not here."])
 
 
-def _all_curves(frame: pd.DataFrame) -> list[Curves]:
-    rows = [row for row in frame.to_dict("records") if row["outcome"] in (State.DONE, State.DIVERGED)]
+def _all_curves(known: Rows) -> list[Curves]:
+    rows = [row for row in known if row["outcome"] in (State.DONE, State.DIVERGED)]
     groups: dict[str, Rows] = {}
     for row in rows:
         if row["method"] == METHOD and all(row["hyper"].get(axis, 0) > 0 for axis in AXES):
@@ -224,15 +222,15 @@ def _data(curves: Curves) -> Iterator[Row]:
         }
 
 
-def draw(curves: Curves, gain: float) -> Drawing:
-    """The drawing of a curves; `gain` (points) is where the paper's line is above the student's."""
+def draw(curves: Curves, gain: float | None) -> Drawing:
+    """The drawing of a curves; `gain` (points) is where the paper's line is above the student's, None: unknown."""
     figure = canvas(PANEL[0] * len(curves.panels), PANEL[1])
     axes = figure.subplots(1, len(curves.panels), sharey=True, squeeze=False)[0]
     for ax, panel in zip(axes, curves.panels, strict=True):
         _panel(ax, panel, curves, gain)
     axes[0].set_ylabel("mIoU (%)")
     row = curves.rows[0]
-    seeds = f"{len(curves.seeds)} seed{'s' * (len(curves.seeds) != 1)}"
+    seeds = "1 seed" if len(curves.seeds) == 1 else f"{len(curves.seeds)} seeds"
     place = f"{row['dataset']}, protocol {row['protocol']}, {seeds}; our reconstruction"
     parts = (curves.pair, place)
     figure.suptitle((" · " if len(axes) > 1 else "\n").join(parts), fontsize=8)
@@ -250,7 +248,7 @@ def draw(curves: Curves, gain: float) -> Drawing:
     return figure
 
 
-def _panel(ax: Axes, panel: Panel, curves: Curves, gain: float) -> None:
+def _panel(ax: Axes, panel: Panel, curves: Curves, gain: float | None) -> None:
     n = len(curves.seeds)
     _student(ax, list(curves.students.values()), gain)
     values = list(panel.runs)
@@ -303,7 +301,7 @@ def _panel(ax: Axes, panel: Panel, curves: Curves, gain: float) -> None:
     ax.set_xlabel(f"{SYMBOLS[panel.axis]}  (at {SYMBOLS[panel.other]} = {panel.fixed:g})")
 
 
-def _student(ax: Axes, mious: list[float], gain: float) -> None:
+def _student(ax: Axes, mious: list[float], gain: float | None) -> None:
     """Mean and range of the student alone, and the line `gain` points above that mean."""
     if not mious:
         return
@@ -311,7 +309,8 @@ def _student(ax: Axes, mious: list[float], gain: float) -> None:
     label = "student, mean and range" if len(mious) > 1 else "student"
     ax.axhspan(min(mious), max(mious), color=BLACK, alpha=0.08, linewidth=0)
     ax.axhline(mean, color=BLACK, linewidth=1, linestyle=(0, (5, 2)), label=label)
-    ax.axhline(mean + gain, color=VERMILLION, linewidth=1.2, linestyle=":", label=f"student + {gain:g} (paper)")
+    if gain is not None:
+        ax.axhline(mean + gain, color=VERMILLION, linewidth=1.2, linestyle=":", label=f"student + {gain:g} (paper)")
 
 
 def _x_axis(ax: Axes, values: list[float]) -> None:

@@ -89,12 +89,13 @@ def _columns(content: Panels, pair: PairEntries) -> list[Column]:
     def run(entry: Entry) -> str | None:
         return next((run for run in entry.ids if run in analysed and run != content.teacher_id), None)
 
-    methods = [entry for entry in pair.entries if entry.role == "method" and entry.miou and run(entry)]
-    tested = [entry for entry in methods if entry.method in LAST and not set("(:") & set(entry.variant)]
-    others = sorted(
-        (entry for entry in methods if entry.method not in LAST), key=lambda entry: entry.miou.mean, reverse=True
-    )
-    chosen = [*others[: SHOWN - len(tested[:1])], *tested[:1]]
+    methods = [
+        (entry.miou.mean, entry) for entry in pair.entries if entry.role == "method" and entry.miou and run(entry)
+    ]
+    tested = [entry for _, entry in methods if entry.method in LAST and not set("(:") & set(entry.variant)]
+    others = [(mean, entry) for mean, entry in methods if entry.method not in LAST]
+    best = [entry for _, entry in sorted(others, key=lambda item: item[0], reverse=True)]
+    chosen = [*best[: SHOWN - len(tested[:1])], *tested[:1]]
     ordered = [entry for entry in pair.entries if entry in chosen]
     alone = next(entry for entry in pair.entries if entry.role == "student")
     return [
@@ -131,7 +132,7 @@ def _draw(folder: Path, content: Panels, columns: Sequence[Column]) -> Drawing:
     side = PAGE / (2 + len(columns))
     figure = canvas(PAGE, 0.75 + sum((2 * side * height / width + 0.14) for _ in content.rows))
     axes = figure.subplots(2 * len(content.rows), 2 + len(columns), squeeze=False)
-    figure.get_layout_engine().set(w_pad=0.012, h_pad=0.012, wspace=0, hspace=0, rect=(0, 0, 1, 0.99))
+    figure.set_layout_engine("constrained", w_pad=0.012, h_pad=0.012, wspace=0, hspace=0, rect=(0, 0, 1, 0.99))
     for place_, line in enumerate(axes):
         for ax in line:
             ax.axis("off")
@@ -165,8 +166,8 @@ def _draw(folder: Path, content: Panels, columns: Sequence[Column]) -> Drawing:
             fontsize=6.5,
         )
     present = [label for label in np.unique(np.concatenate([truth.ravel() for truth in truths])) if label != VOID]
-    patches = [Patch(color=palette[label] / 255, label=dataset.classes[label]) for label in present[:24]]
-    patches.append(Patch(color=np.array(WRONG) / 255, label="wrong"))
+    patches = [Patch(color=_colour(dataset.palette[label]), label=dataset.classes[label]) for label in present[:24]]
+    patches.append(Patch(color=_colour(WRONG), label="wrong"))
     figure.legend(
         handles=patches,
         loc="outside lower center",
@@ -178,6 +179,12 @@ def _draw(folder: Path, content: Panels, columns: Sequence[Column]) -> Drawing:
         columnspacing=1,
     )
     return figure
+
+
+def _colour(pixel: tuple[int, int, int]) -> tuple[float, float, float]:
+    """A pixel's colour as matplotlib takes it."""
+    red, green, blue = pixel
+    return red / 255, green / 255, blue / 255
 
 
 def _prediction(above: Any, below: Any, row: PanelRow, run: str, folder: Path, palette: Any, truth: Any) -> None:

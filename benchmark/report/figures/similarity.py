@@ -19,6 +19,7 @@ from benchmark.results.frame import STUDENT
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure as Drawing
+    from matplotlib.image import AxesImage
 
 TAPS = {"c1": "1", "c2": "2", "c3": "3", "c4": "4", "pre_classifier": "head", "logits": "logits"}
 """Taps and what axes call them: the backbone's stages, the classifier's input, its output."""
@@ -122,7 +123,7 @@ def _draw(data: Sequence[Row]) -> Drawing:
     return figure
 
 
-def _matrix(ax: Axes, rows: Sequence[Row]) -> object:
+def _matrix(ax: Axes, rows: Sequence[Row]) -> AxesImage:
     import numpy as np
 
     cells: dict[tuple[str, str], list[float]] = {}
@@ -133,7 +134,7 @@ def _matrix(ax: Axes, rows: Sequence[Row]) -> object:
     table = np.array([[float(np.mean(cells.get((a, b), [math.nan]))) for b in TAPS] for a in TAPS])
     image = ax.imshow(table, cmap="cividis", vmin=0, vmax=1, origin="lower")
     for (y, x), value in np.ndenumerate(table):
-        text = "–" if value != value else f"{value:.2f}".lstrip("0") if abs(value) < 1 else "1"
+        text = "–" if math.isnan(value) else f"{value:.2f}".lstrip("0") if abs(value) < 1 else "1"
         ax.text(x, y, text, ha="center", va="center", fontsize=6, color="white" if not value > 0.55 else "black")
     ax.set_xticks(range(len(TAPS)), TAPS.values(), fontsize=6.5)
     ax.set_yticks(range(len(TAPS)), TAPS.values(), fontsize=6.5)

@@ -53,10 +53,8 @@ def ablation_tables(results: Results) -> list[Table]:
     if holes:
         places = {(table.dataset, table.protocol) for table in publication(METHOD).tables}
         paper = any((pair.facts["dataset"], pair.facts["protocol"]) in places for pair in found)
-        missing = (
-            f"{holes} rows have no run." + ("" if paper else f" {ADD}"),
-            *dict.fromkeys([*missing[1:], *[submit_line(SWEEP)] * paper]),
-        )
+        commands = [*missing[1:], submit_line(SWEEP)] if paper else missing[1:]
+        missing = (f"{holes} rows have no run." + ("" if paper else f" {ADD}"), *dict.fromkeys(commands))
     return [
         Table(
             name="ablation",
@@ -71,7 +69,7 @@ def ablation_tables(results: Results) -> list[Table]:
 
 def _section(pair: PairEntries, mine: dict[str, Entry]) -> Section:
     student = pair.student_entry
-    rows = [
+    rows: list[tuple[Cell, ...]] = [
         (
             Cell("Student alone"),
             summary_cell(student.miou, student.holes) if student else hole("no record"),
@@ -81,7 +79,8 @@ def _section(pair: PairEntries, mine: dict[str, Entry]) -> Section:
             Cell(str(student.n if student else 0)),
         )
     ]
-    best = best_texts(mine[variant].miou.mean for variant in ROWS if variant in mine and mine[variant].miou)
+    mious = [mine[variant].miou for variant in ROWS if variant in mine]
+    best = best_texts(miou.mean for miou in mious if miou)
     for variant in ROWS:
         entry = mine.get(variant)
         if entry is None:
@@ -107,15 +106,15 @@ def _apart(entry: Entry, control: Entry | None) -> Cell:
         return Cell("")
     if control is None:
         return hole("the control was not run")
-    found = paired(entry, control)
-    return summary_cell(found, [*entry.holes, *control.holes] or ["other seeds"], signed=True)
+    apart = paired(entry, control)
+    return summary_cell(apart, [*entry.holes, *control.holes] or ["other seeds"], signed=True)
 
 
 def paired(entry: Entry, other: Entry) -> Summary | None:
     """Of the differences in mIoU of the same seeds; None if one has a hole, or the two have not the same seeds."""
     if entry.miou is None or other.miou is None or entry.seeds != other.seeds:
         return None
-    return summary(ours - theirs for ours, theirs in zip(entry.mious, other.mious, strict=True))
+    return summary(ours - theirs for ours, theirs in zip(entry.miou.values, other.miou.values, strict=True))
 
 
 def _caption(counts: list[int]) -> Iterable[str]:
@@ -135,8 +134,9 @@ def _caption(counts: list[int]) -> Iterable[str]:
 def _numbers(pair: PairEntries, mine: dict[str, Entry]) -> Iterable[dict[str, Any]]:
     for variant in ROWS:
         entry = mine.get(variant)
+        miou, delta = (entry.miou, entry.delta) if entry else (None, None)
         controls = {
-            name: entry and mine.get(key) and paired(entry, mine[key])
+            name: paired(entry, mine[key]) if entry and key in mine else None
             for name, key in (("supervision", SUPERVISION), ("supervision_kd", WITH_KD))
         }
         yield {
@@ -147,10 +147,10 @@ def _numbers(pair: PairEntries, mine: dict[str, Entry]) -> Iterable[dict[str, An
             "setting": pair.facts["setting_key"],
             "variant": variant,
             "n": entry.n if entry else 0,
-            "miou_mean": entry and entry.miou and entry.miou.mean,
-            "miou_std": entry and entry.miou and entry.miou.std,
-            "delta_mean": entry and entry.delta and entry.delta.mean,
-            "delta_std": entry and entry.delta and entry.delta.std,
-            **{f"to_{name}_mean": found and found.mean for name, found in controls.items()},
-            **{f"to_{name}_std": found and found.std for name, found in controls.items()},
+            "miou_mean": miou and miou.mean,
+            "miou_std": miou and miou.std,
+            "delta_mean": delta and delta.mean,
+            "delta_std": delta and delta.std,
+            **{f"to_{name}_mean": apart and apart.mean for name, apart in controls.items()},
+            **{f"to_{name}_std": apart and apart.std for name, apart in controls.items()},
         }

@@ -121,7 +121,7 @@ def seeds_text(seeds: tuple[int, ...]) -> str:
     if not seeds:
         return "no seeds"
     shown = ", ".join(map(str, seeds)) if len(seeds) <= 10 else f"{seeds[0]} … {seeds[-1]} ({len(seeds)})"
-    return f"seed{'s' * (len(seeds) != 1)} {shown}"
+    return f"seed {shown}" if len(seeds) == 1 else f"seeds {shown}"
 
 
 def few_seeds(counts: Sequence[int]) -> list[str]:

@@ -18,7 +18,7 @@ from benchmark.report.tables.base import (
 )
 from benchmark.results.entries import Entry, PairEntries
 from benchmark.results.results import Results
-from benchmark.results.stats import Summary, summary
+from benchmark.results.stats import Summary, complete, summary
 from benchmark.spec.definitions import dataset
 
 SIDE_BY_SIDE = 4
@@ -36,12 +36,13 @@ def class_tables(results: Results) -> list[Table]:
 
 def class_deltas(entry: Entry, name: str, results: Results) -> Summary | str:
     """Paired Δ of one class's IoU over the seeds, in points, or why there is none."""
-    runs = results.runs(entry)
-    if not runs or None in runs or entry.delta_holes:
+    runs = complete(results.runs(entry))
+    if not runs or entry.delta_holes:
         return "; ".join(entry.holes or entry.delta_holes) or "not run"
     values = []
     for row in runs:
-        ours, theirs = row["iou"].get(name), results.student(row)["iou"].get(name)
+        student = results.student(row)
+        ours, theirs = row["iou"].get(name), student["iou"].get(name) if student else None
         if ours is None or theirs is None:
             return "a class with an empty union has no IoU"
         values.append(ours - theirs)
@@ -74,23 +75,23 @@ def _table(name: str, protocol: str, found: list[PairEntries], results: Results)
 
 def _known(pair: PairEntries, label: str, results: Results) -> bool:
     student = pair.student_entry
-    return bool(student) and any(row and label in row["iou"] for row in results.runs(student))
+    return student is not None and any(row and label in row["iou"] for row in results.runs(student))
 
 
 def _row(pair: PairEntries, label: str, group: Sequence[Entry], results: Results) -> tuple[Cell, ...]:
-    alone = [row and row["iou"].get(label) for row in results.runs(pair.student_entry)]
-    student = hole("a seed is missing, or the union is empty") if None in alone else summary_cell(summary(alone), [])
-    found = (class_deltas(entry, label, results) for entry in group)
+    student = pair.student_entry
+    alone = complete(row["iou"].get(label) if row else None for row in results.runs(student)) if student else []
+    deltas = (class_deltas(entry, label, results) for entry in group)
     return (
         Cell(label),
-        student,
-        *(hole(made) if isinstance(made, str) else summary_cell(made, [], signed=True) for made in found),
+        summary_cell(summary(alone) if alone else None, ["a seed is missing, or the union is empty"]),
+        *(hole(delta) if isinstance(delta, str) else summary_cell(delta, [], signed=True) for delta in deltas),
     )
 
 
 def _numbers(pair: PairEntries, entry: Entry, label: str, results: Results) -> dict[str, Any]:
-    made = class_deltas(entry, label, results)
-    found = made if isinstance(made, Summary) else None
+    either = class_deltas(entry, label, results)
+    delta = either if isinstance(either, Summary) else None
     return {
         "dataset": pair.facts["dataset"],
         "protocol": pair.facts["protocol"],
@@ -100,7 +101,7 @@ def _numbers(pair: PairEntries, entry: Entry, label: str, results: Results) -> d
         "method": entry.method,
         "variant": entry.variant,
         "class": label,
-        "n": found.n if found else 0,
-        "delta_mean": found and found.mean,
-        "delta_std": found and found.std,
+        "n": delta.n if delta else 0,
+        "delta_mean": delta and delta.mean,
+        "delta_std": delta and delta.std,
     }

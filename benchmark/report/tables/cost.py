@@ -25,7 +25,7 @@ from benchmark.report.tables.base import (
 )
 from benchmark.results.entries import TIMED_APART, Entry, PairEntries
 from benchmark.results.results import Results
-from benchmark.results.stats import Summary, summary
+from benchmark.results.stats import Summary, complete, summary
 
 COST = ("Method", "Δ (points)", "s/iteration", "of it teacher", "Device-hours", "Peak memory (MB)", "Extra parameters")
 CLOCK = ("Method", "Iterations in that time", "mIoU then (%)", "Δ then (points)", "Δ at the end", "n")
@@ -102,8 +102,8 @@ def _tables(
 
 def _means(entry: Entry, results: Results) -> dict[str, float] | None:
     """Means over the seeds of what a run costs, and the highest peak memory; None if a seed is missing."""
-    runs = results.runs(entry)
-    if not runs or None in runs:
+    runs = complete(results.runs(entry))
+    if not runs:
         return None
     hours = [row["iterations"] * row["iteration_s"] * row["devices"] / 3600 for row in runs]
     return {
@@ -157,8 +157,8 @@ def _cost_numbers(pair: PairEntries, entry: Entry, results: Results) -> dict[str
 
 def _in_time(entry: Entry, results: Results) -> tuple[Summary | None, Summary | None, Summary | None, str]:
     """Iterations, mIoU and Δ within the student's time, over all seeds; or why there are none."""
-    runs = results.runs(entry)
-    if not runs or None in runs:
+    runs = complete(results.runs(entry))
+    if not runs:
         return None, None, None, "; ".join(entry.holes) or "not run"
     reached, mious, deltas = [], [], []
     for row in runs:

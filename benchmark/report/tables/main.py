@@ -85,35 +85,35 @@ def _table(found: list[PairEntries], results: Results) -> Table:
 
 def _intervals(pair: PairEntries, results: Results) -> Intervals:
     """Of the students and methods with one seed whose areas are there."""
-    found: Intervals = {}
+    intervals: Intervals = {}
     for entry in pair.entries:
         if entry.role != "teacher" and entry.miou and entry.miou.n == 1:
             try:
-                made = _over_images(entry, results)
+                over = _over_images(entry, results)
             except KdsegError as error:
-                made = str(error)
-            if made:
-                found[entry.key] = made
-    return found
+                over = str(error)
+            if over:
+                intervals[entry.key] = over
+    return intervals
 
 
 def _over_images(entry: Entry, results: Results) -> OverImages | str | None:
-    row = results.rows[entry.ids[0]]
-    ours = results.areas(row["id"])
-    if ours is None:
+    row = results.runs(entry)[0]
+    ours = results.areas(row["id"]) if row else None
+    if row is None or ours is None:
         return None
     over = miou_interval(ours.values, ours.blocks)
     if over is None:
         return "all validation images are of one block"
-    if not entry.delta:
-        return OverImages(over, None)
-    theirs = results.areas(results.student(row)["id"])
-    return OverImages(over, theirs and difference_interval([(ours.values, theirs.values)], ours.blocks))
+    student = results.student(row) if entry.delta else None
+    theirs = results.areas(student["id"]) if student else None
+    return OverImages(over, difference_interval([(ours.values, theirs.values)], ours.blocks) if theirs else None)
 
 
 def _row(entry: Entry, pair: PairEntries, intervals: Intervals | None) -> tuple[Cell, ...]:
-    full = [e for e in pair.entries if e.role != "teacher" and e.seeds == pair.seeds and e.miou]
-    bold = entry in full and number(entry.miou.mean) in best_texts(e.miou.mean for e in full)
+    full = [e for e in pair.entries if e.role != "teacher" and e.seeds == pair.seeds]
+    best = best_texts(e.miou.mean for e in full if e.miou)
+    bold = entry in full and entry.miou is not None and number(entry.miou.mean) in best
     values = ", ".join(MISSING if value is None else number(value) for value in entry.mious[:SHOWN_SEEDS])
     per_seed = values + (", …" if len(entry.mious) > SHOWN_SEEDS else "")
     expected = "" if entry.n == len(entry.seeds) else f"/{len(entry.seeds)}"

@@ -189,7 +189,7 @@ def _cell(ours: Found, column: str, label: str, labels: Iterable[str]) -> Cell:
 
 
 def _published_cell(cell: Number | None) -> Cell:
-    if cell is None:
+    if cell is None or cell.value is None:
         return Cell("")
     delta = "" if cell.delta is None else f" ({number(cell.delta, True)})"
     return Cell(number(cell.value) + delta, () if cell.kind is Kind.REPORTED else (str(cell.kind),))

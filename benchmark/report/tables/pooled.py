@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from benchmark.report.tables.base import ENOUGH, ONE_TEACHER, Cell, Section, Table, hole, lacking, number
 from benchmark.results.entries import Entry, PairEntries, variant_order
 from benchmark.results.results import Results
-from benchmark.results.stats import MAX_FLIPPED, UNDER_COVERAGE, Pooled, holm, pooled
+from benchmark.results.stats import MAX_FLIPPED, UNDER_COVERAGE, Pooled, complete, holm, pooled
 
 COLUMNS = ("Method", "Pairs", "Mean Δ (points)", "95 % bootstrap", "p", "p (Holm)", "Wins", "Independent")
 
@@ -57,11 +58,11 @@ def _section(
     order = sorted(variants, key=lambda key: variant_order(*key))
     holes = {key: _holes(variants[key]) for key in order}
     values = {key: pooled(_strata(variants[key], results)) for key in order if not holes[key]}
-    adjusted = dict(zip(values, holm([made.p for made in values.values()]), strict=True))
+    adjusted = dict(zip(values, holm([over.p for over in values.values()]), strict=True))
     rows, data = [], []
     for key in order:
-        made, pairs = values.get(key), f"{len(variants[key])}/{len(found)}"
-        rows.append((Cell(key[1]), Cell(pairs), *_cells(made, adjusted.get(key), holes[key])))
+        over, pairs = values.get(key), f"{len(variants[key])}/{len(found)}"
+        rows.append((Cell(key[1]), Cell(pairs), *_cells(over, adjusted.get(key), holes[key])))
         data.append(
             {
                 "dataset": name,
@@ -70,19 +71,19 @@ def _section(
                 "variant": key[1],
                 "pairs": len(variants[key]),
                 "of_pairs": len(found),
-                "n": made.n if made else 0,
-                "independent": made and made.units,
-                "delta_mean": made and made.mean,
-                "low": made and made.low,
-                "high": made and made.high,
-                "p": made and made.p,
-                "p_exact": made and made.exact,
+                "n": over.n if over else 0,
+                "independent": over and over.units,
+                "delta_mean": over and over.mean,
+                "low": over and over.low,
+                "high": over and over.high,
+                "p": over and over.p,
+                "p_exact": over and over.exact,
                 "p_holm": adjusted.get(key),
-                "wins": made and made.wins,
+                "wins": over and over.wins,
                 "missing": holes[key],
             }
         )
-    text = f"{len(found)} pair{'s' * (len(found) != 1)}"
+    text = "1 pair" if len(found) == 1 else f"{len(found)} pairs"
     return Section(f"{name}, protocol {protocol}", text, COLUMNS, tuple(rows)), data
 
 
@@ -95,23 +96,23 @@ def _strata(found: list[tuple[PairEntries, Entry]], results: Results) -> list[li
     """Student setting -> student run -> the Δ of all pairs with that student run."""
     strata: dict[str, dict[str, list[float]]] = {}
     for pair, entry in found:
-        for row in results.runs(entry):
+        for row in complete(results.runs(entry)):
             strata.setdefault(pair.facts["setting_key"], {}).setdefault(row["delta_key"], []).append(row["delta"])
     return [list(units.values()) for units in strata.values()]
 
 
-def _cells(made: Pooled | None, adjusted: float | None, holes: str) -> list[Cell]:
-    if made is None:
+def _cells(over: Pooled | None, adjusted: float | None, holes: str) -> list[Cell]:
+    if over is None or adjusted is None:
         return [hole(holes)] + [Cell("–")] * 5
-    known = made.low == made.low and made.units >= ENOUGH
-    interval = f"{number(made.low, True)} to {number(made.high, True)}" if known else "–"
+    known = not math.isnan(over.low) and over.units >= ENOUGH
+    interval = f"{number(over.low, True)} to {number(over.high, True)}" if known else "–"
     return [
-        Cell(number(made.mean, True)),
+        Cell(number(over.mean, True)),
         Cell(interval),
-        Cell(_p(made.p)),
+        Cell(_p(over.p)),
         Cell(_p(adjusted)),
-        Cell(f"{made.wins}/{made.n}"),
-        Cell(str(made.units)),
+        Cell(f"{over.wins}/{over.n}"),
+        Cell(str(over.units)),
     ]
 
 

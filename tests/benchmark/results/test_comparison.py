@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
-from benchmark.report.tables.comparison import comparison_table
 
 from benchmark.core.errors import KdsegError
 from benchmark.records.areas import write_areas
+from benchmark.report.tables.comparison import comparison_table
 from benchmark.results.comparison import compare_runs, select
 from benchmark.results.results import Results
 from tests.benchmark.builders import TEACHER, heteroakd, pair_records, record, run, setting
