@@ -142,16 +142,9 @@ def _draw(folder: Path, content: Panels, columns: Sequence[Column]) -> Drawing:
         above, below = axes[2 * number], axes[2 * number + 1]
         above[0].imshow(np.asarray(Image.open(folder / row.image)))
         above[1].imshow(palette[truth])
-        below[0].text(
-            0.5,
-            0.75,
-            f"{row.name[:24]}\n{row.quantile:.0%} quantile",
-            ha="center",
-            va="center",
-            fontsize=5.5,
-            transform=below[0].transAxes,
-            wrap=True,
-        )
+        text = f"{row.name[:24]}\n{row.quantile:.0%} quantile"
+        middle = {"ha": "center", "va": "center", "transform": below[0].transAxes}
+        below[0].text(0.5, 0.75, text, fontsize=5.5, wrap=True, **middle)
         for column, (_, run) in enumerate(columns, 2):
             _prediction(above[column], below[column], row, run, folder, palette, truth)
     for ax, heading in zip(axes[0], headings, strict=True):
