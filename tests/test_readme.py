@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmark.cli.__main__ import COHORT, parser
+from benchmark.cli.__main__ import parser
+from benchmark.cli.options import COHORT
 from benchmark.cli.plan import hours, size
 from benchmark.spec.runs import Execution
 from benchmark.sweeps.estimate import estimate

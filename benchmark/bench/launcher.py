@@ -15,14 +15,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from benchmark.cli import plan, status, sweep
 from benchmark.cli.__main__ import parser
 from benchmark.core.environment import code_version, package_versions, processor
 from benchmark.core.errors import KdsegError
@@ -171,11 +170,9 @@ def stand_in(folder: Path) -> Iterator[None]:
 def _timed(*command: str) -> dict[str, float]:
     """Wall and processor seconds of a command in this process; what it prints goes nowhere."""
     arguments = parser().parse_args(list(command))
-    modules: dict[str, Any] = {"plan": plan, "sweep": sweep, "status": status}
-    function: Callable[..., int] = getattr(modules[arguments.module], arguments.function)
     wall, spent = time.perf_counter(), _processor_seconds()
     with Path(os.devnull).open("w") as nowhere, _redirected(nowhere):
-        function(arguments)
+        arguments.function(arguments)
     return {"wall_s": time.perf_counter() - wall, "processor_s": _processor_seconds() - spent}
 
 

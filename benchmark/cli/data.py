@@ -1,18 +1,38 @@
-"""The command about datasets' files: `data check` and `data prepare`."""
+"""`kdseg data`: check a dataset's files, or make those that its download lacks."""
 
 from __future__ import annotations
 
 import os
 import sys
 from argparse import Namespace
+from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.progress import track
-
+from benchmark.cli.options import Commands, add_command, positive
 from benchmark.cli.output import print_table
 from benchmark.core.errors import KdsegError
-from benchmark.spec import definitions
+
+
+def add_commands(commands: Commands) -> None:
+    """Declare `kdseg data`."""
+    sub = add_command(
+        commands,
+        data,
+        "data",
+        "check a dataset's files, or make those that its download lacks",
+        "kdseg data check cityscapes --data-root DIR",
+    )
+    sub.add_argument(
+        "action",
+        choices=("check", "prepare"),
+        help="check: read every file and name each problem, exit code 1 if "
+        "there is one; prepare: Cityscapes' labelTrainIds, VOC's SegmentationClassAug and trainaug.txt",
+    )
+    sub.add_argument("name", help="see `kdseg list datasets`")
+    sub.add_argument("--data-root", "--root", type=Path, required=True, help="folder of the dataset")
+    sub.add_argument("--sbd", type=Path, help="prepare voc: folder of SBD (default: looked for beside VOC2012)")
+    sub.add_argument("--checkpoint", type=Path, help="check: a network that must tell as many classes apart")
+    sub.add_argument("--workers", type=positive, help="files at the same time (default: one per core)")
 
 
 def data(arguments: Namespace) -> int:
@@ -28,7 +48,11 @@ def data(arguments: Namespace) -> int:
 
 def _check(arguments: Namespace) -> int:
     """The facts of each split as a table, then every problem in a line; 1 if there is one."""
+    from rich.console import Console
+    from rich.progress import track
+
     from benchmark.data.check import inspect
+    from benchmark.spec import definitions
 
     definition = definitions.dataset(arguments.name)
 
@@ -59,6 +83,7 @@ def _check(arguments: Namespace) -> int:
 
 def _prepare(arguments: Namespace) -> int:
     from benchmark.data.prepare import prepare
+    from benchmark.spec import definitions
 
     definition = definitions.dataset(arguments.name)
     for line in prepare(definition, arguments.data_root, arguments.sbd, _workers(arguments)):

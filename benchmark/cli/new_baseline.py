@@ -1,4 +1,4 @@
-"""The command that helps to write a method: `new-baseline`."""
+"""`kdseg new-baseline`: a new method's file, ready to edit."""
 
 from __future__ import annotations
 
@@ -8,16 +8,27 @@ from argparse import Namespace
 from pathlib import Path
 from string import Template
 
-import baselines
+from benchmark.cli.options import Commands, add_command
 from benchmark.core.errors import KdsegError
 from benchmark.core.paths import checkout
-from benchmark.method.registry import method_files
 
 TEMPLATE = Path(__file__).parent / "templates" / "baseline.py.txt"
 
 
+def add_commands(commands: Commands) -> None:
+    """Declare `kdseg new-baseline`."""
+    sub = add_command(
+        commands, new_baseline, "new-baseline", "write a new method's file, ready to edit", "kdseg new-baseline my_kd"
+    )
+    sub.add_argument("name", help="of the file, the method and its table row, in lower case")
+    sub.add_argument("--title", help="its name in tables (default: the name in capitals)")
+
+
 def new_baseline(arguments: Namespace) -> int:
     """`kdseg new-baseline`: write `baselines/NAME.py`, a method that works and passes conformance, to be made yours."""
+    import baselines
+    from benchmark.method.registry import method_files
+
     checkout("new-baseline")
     name, title = arguments.name, arguments.title or arguments.name.upper()
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or keyword.iskeyword(name):

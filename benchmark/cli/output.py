@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
-from rich.console import Console
-from rich.table import Table as RichTable
+from collections.abc import Iterable, Mapping, Sequence
 
 
-def print_table(title: str, rows: Any) -> None:
-    table = RichTable(title=title or None, title_justify="left")
+def print_table(title: str, rows: Sequence[Mapping[str, object]]) -> None:
+    """Print rows with the keys of the first as heads of columns."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title or None, title_justify="left")
     for column in rows[0] if rows else ():
         table.add_column(column, overflow="fold")
     for row in rows:
@@ -18,7 +18,8 @@ def print_table(title: str, rows: Any) -> None:
     Console().print(table)
 
 
-def say_where(places: Mapping[str, Any]) -> None:
+def say_where(places: Mapping[str, Iterable[object]]) -> None:
+    """Print where things were written, each after its kind."""
     for kind, paths in places.items():
         for path in paths:
             print(f"{kind}: {path}")

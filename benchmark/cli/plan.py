@@ -5,32 +5,39 @@ from __future__ import annotations
 import json
 from argparse import Namespace
 from collections import Counter
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
-
+from benchmark.cli.options import Commands, add_command, add_sweep, execution
 from benchmark.cli.status import slurm_view
 from benchmark.cli.sweep import check_files, planned
-from benchmark.cli.train import execution
-from benchmark.records.record import records
-from benchmark.spec.networks import network
-from benchmark.sweeps.estimate import Estimate, estimate, measured
-from slurm.states import At, RunState, run_states
 
 if TYPE_CHECKING:
-    from benchmark.spec.runs import Job
-    from benchmark.sweeps.plan import Plan
+    from rich.table import Table
 
-ENDED = (At.DONE, At.DIVERGED)
-UNDER_WAY = (At.RUNNING, At.QUEUED)
+    from benchmark.spec.runs import Job
+    from benchmark.sweeps.estimate import Estimate
+    from benchmark.sweeps.plan import Plan
+    from slurm.states import RunState
+
+
+def add_commands(commands: Commands) -> None:
+    """Declare `kdseg plan`."""
+    sub = add_command(
+        commands, plan, "plan", "what a sweep is made of, and what it costs", "kdseg plan slurm/sweeps/cityscapes.yaml"
+    )
+    sub.add_argument("--format", choices=("table", "json"), default="table")
+    add_sweep(sub)
 
 
 def plan(arguments: Namespace) -> int:
     """`kdseg plan`: runs, jobs, skips, states, hours and disk of a sweep; nothing is launched or written."""
+    from rich.console import Console
+    from rich.text import Text
+
+    from benchmark.records.record import records
+    from benchmark.sweeps.estimate import estimate, measured
     from benchmark.sweeps.plan import cohorts
+    from slurm.states import run_states
 
     missing: list[str] = []
     made = planned(arguments, missing)
@@ -38,7 +45,7 @@ def plan(arguments: Namespace) -> int:
     runs = {run.id: run for run in made.manifest.runs}
     slurm, note = slurm_view(work_dir, runs)
     states = run_states(runs, work_dir, slurm)
-    todo = [state.run for state in states if state.at not in (*ENDED, *UNDER_WAY)]
+    todo = [state.run for state in states if not (_ended(state) or _under_way(state))]
     if arguments.data_root:
         check_files(made, arguments.data_root)
     options = (work_dir, arguments.data_root, execution(arguments), arguments.cohort, arguments.allow_off_protocol)
@@ -60,6 +67,8 @@ def plan(arguments: Namespace) -> int:
 
 
 def _facts(states: list[RunState], jobs: list[Job], cost: Estimate, missing: list[str], note: str) -> list[str]:
+    from slurm.states import At
+
     counts = Counter(state.at for state in states)
     ended = ", ".join(f"{counts[at]} {at}" for at in At if counts[at] and at is not At.WAITING)
     found = [f"now        {ended}"] if ended else []
@@ -76,6 +85,10 @@ def _facts(states: list[RunState], jobs: list[Job], cost: Estimate, missing: lis
 
 def _table(states: list[RunState]) -> Table:
     """A line per pair: how many runs, and how many of them are done or under way."""
+    from rich.table import Table
+
+    from benchmark.spec.networks import network
+
     groups: dict[str, list[RunState]] = {}
     for state in states:
         teacher = state.run.teacher
@@ -89,11 +102,23 @@ def _table(states: list[RunState]) -> Table:
         counts = (
             len({state.run.seed for state in group}),
             len(group),
-            sum(state.at in ENDED for state in group),
-            sum(state.at in UNDER_WAY for state in group),
+            sum(map(_ended, group)),
+            sum(map(_under_way, group)),
         )
         table.add_row(pair, *map(str, counts))
     return table
+
+
+def _ended(state: RunState) -> bool:
+    from slurm.states import At
+
+    return state.at in (At.DONE, At.DIVERGED)
+
+
+def _under_way(state: RunState) -> bool:
+    from slurm.states import At
+
+    return state.at in (At.RUNNING, At.QUEUED)
 
 
 def _skips(made: Plan) -> dict[str, list[str]]:
@@ -107,6 +132,8 @@ def _skips(made: Plan) -> dict[str, list[str]]:
 def _data(
     made: Plan, states: list[RunState], jobs: list[Job], cost: Estimate, everything: list[Job], missing: list[str]
 ) -> dict[str, Any]:
+    from dataclasses import asdict
+
     place = {run.id: number for number, job in enumerate(jobs) for run in job.runs}
     return {
         "sweep": made.manifest.sweep,

@@ -51,7 +51,7 @@ class Progress:
 
     def __enter__(self) -> Self:
         self.at_start = self._state()[0]
-        self.task = self.bar.add_task("", total=self.total, completed=self.at_start)
+        self.task = self.bar.add_task("", total=self.total, completed=self.at_start)  # type: ignore[arg-type] # any number
         if self.console.is_terminal:
             self.bar.start()
         return self

@@ -1,4 +1,4 @@
-"""Commands that watch sweeps, `status` and `logs`, and `cancel`, which ends them. They import no torch."""
+"""`kdseg status`: what the runs of a sweep are at. It imports no torch."""
 
 from __future__ import annotations
 
@@ -9,29 +9,22 @@ import sys
 import time
 from argparse import Namespace
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from rich.console import Console
-from rich.live import Live
-
-from benchmark.cli.overview import every_run, overview
+from benchmark.cli.options import Commands, add_command, add_work_dir, sweep_name
 from benchmark.core.errors import KdsegError, unknown
-from benchmark.core.schema import parse, read_json
-from benchmark.records.run_directory import RunDirectory, manifests
-from benchmark.spec.runs import Job, Run
-from slurm import queue
-from slurm.agenda import Known, known
-from slurm.states import At, RunState, run_states
-from slurm.submissions import attempts, submissions
+
+if TYPE_CHECKING:
+    from benchmark.spec.runs import Run
+    from slurm.agenda import Known
+    from slurm.states import RunState
 
 WATCH_S = 10
 """Seconds between two looks; Slurm's controllers serve others too."""
 
 
-@dataclass(frozen=True)
-class Look:
+class Look(NamedTuple):
     """What one look at a work directory found; `note` says what could not be asked."""
 
     states: list[RunState]
@@ -40,13 +33,36 @@ class Look:
     @property
     def code(self) -> int:
         """0: all runs are done; 1: something needs attention; 3: not finished yet."""
+        from slurm.states import At
+
         if any(state.attention for state in self.states):
             return 1
         return 0 if all(state.at is At.DONE for state in self.states) else 3
 
 
+def add_commands(commands: Commands) -> None:
+    """Declare `kdseg status`."""
+    sub = add_command(
+        commands,
+        status,
+        "status",
+        "what the runs of a sweep are at; exit code 0: all done, 1: something needs you, 3: not finished",
+        "kdseg status demo --work-dir work_dirs/demo",
+    )
+    sub.add_argument("sweep", nargs="?", help="name of a started sweep (default: all)")
+    sub.add_argument("--all", action="store_true", help="a line for every run")
+    sub.add_argument("--watch", action="store_true", help="look again every ten seconds, as long as something runs")
+    sub.add_argument("--format", choices=("table", "json"), default="table")
+    add_work_dir(sub)
+
+
 def status(arguments: Namespace) -> int:
     """`kdseg status`: what the runs of a sweep are at; the exit code is `Look.code`."""
+    from rich.console import Console
+    from rich.live import Live
+
+    from slurm.states import At
+
     found = _look(arguments)
     if arguments.format == "json":
         print(json.dumps([_row(state) for state in found.states]))
@@ -64,46 +80,9 @@ def status(arguments: Namespace) -> int:
     return found.code
 
 
-def logs(arguments: Namespace) -> int:
-    """`kdseg logs`: the end of a run's logs, and where they are."""
-    work_dir = arguments.work_dir
-    id_ = _run_id(arguments.run, work_dir)
-    attempt = attempts(submissions(work_dir)).get(id_)
-    if attempt:
-        files = [Path(attempt.submission.log(attempt.index, kind)) for kind in ("out", "err")]
-    else:
-        jobs = sorted((work_dir / "jobs").glob("*.json"), key=lambda file: file.stat().st_mtime)
-        files = [file.with_suffix(".log") for file in jobs if id_ in _job_runs(file)][-1:]
-    there = [file for file in files if file.is_file()]
-    if not there:
-        said = f"; job {attempt.element} has not begun" if attempt else ""
-        raise KdsegError(f"run {id_}: has no log yet{said}")
-    for file in there:
-        print(f"==> {file}")
-        print("\n".join(file.read_text(errors="replace").splitlines()[-arguments.lines :]))
-    return 0
-
-
-def cancel(arguments: Namespace) -> int:
-    """`kdseg cancel`: take a sweep's jobs out of the queue; runs keep their resume files."""
-    name = sweep_name(arguments.sweep)
-    mine = [entry for entry in submissions(arguments.work_dir) if entry.sweep == name and entry.job]
-    if not mine:
-        raise unknown("submitted sweep", name, {entry.sweep for entry in submissions(arguments.work_dir)})
-    seen = queue.poll([])
-    live = {found.name: key.partition("_")[0] for key, found in seen.items() if found.live}
-    jobs = [entry.job for entry in mine if live.get(entry.name) == entry.job]
-    queue.cancel(jobs)
-    print(f"cancelled: {', '.join(jobs)}" if jobs else f"sweep {name}: no job of it runs or waits")
-    return 0
-
-
-def sweep_name(given: str) -> str:
-    """The name of a sweep, also if its file is named."""
-    return Path(given).stem if given.endswith((".yaml", ".yml")) else given
-
-
 def _look(arguments: Namespace) -> Look:
+    from slurm.states import run_states
+
     runs = _runs(arguments)
     slurm, note = slurm_view(arguments.work_dir, runs)
     return Look(run_states(runs, arguments.work_dir, slurm), note)
@@ -111,6 +90,10 @@ def _look(arguments: Namespace) -> Look:
 
 def slurm_view(work_dir: Path, runs: Iterable[str]) -> tuple[Known | None, str]:
     """What Slurm says of submitted runs; None if none was submitted, or if it does not answer, which the text says."""
+    from slurm import queue
+    from slurm.agenda import known
+    from slurm.submissions import submissions
+
     if not submissions(work_dir):
         return None, ""
     ended = [id_ for id_ in runs if os.path.exists(f"{work_dir}/runs/{id_}/record.json")]
@@ -122,6 +105,8 @@ def slurm_view(work_dir: Path, runs: Iterable[str]) -> tuple[Known | None, str]:
 
 def _runs(arguments: Namespace) -> dict[str, Run]:
     """Run id -> run, of one sweep or of all that is in the work directory."""
+    from benchmark.records.run_directory import RunDirectory, manifests
+
     known_sweeps = manifests(arguments.work_dir)
     name = arguments.sweep and sweep_name(arguments.sweep)
     if name and name not in known_sweeps:
@@ -139,6 +124,8 @@ def _runs(arguments: Namespace) -> dict[str, Run]:
 
 
 def _picture(arguments: Namespace, found: Look) -> Any:
+    from benchmark.cli.overview import every_run, overview
+
     if arguments.all:
         return every_run(found.states)
     title = f"sweep {sweep_name(arguments.sweep)}" if arguments.sweep else str(arguments.work_dir)
@@ -168,21 +155,3 @@ def _row(state: RunState) -> dict[str, Any]:
         "job": state.element or None,
         "log": state.log or None,
     }
-
-
-def _run_id(given: str, work_dir: Path) -> str:
-    """The id of a run that is named by the start of its id, or by its folder."""
-    start = Path(given).name
-    ids = {path.name for path in (work_dir / "runs").glob("*")}
-    ids |= {run.id for manifest in manifests(work_dir).values() for run in manifest.runs}
-    fits = sorted(id_ for id_ in ids if id_.startswith(start))
-    if len(fits) > 1:
-        raise KdsegError(f"run {given}: more than one begins so: {', '.join(fits[:4])}")
-    if not fits:
-        raise unknown("run", given, ids, str(work_dir))
-    return fits[0]
-
-
-def _job_runs(file: Path) -> set[str]:
-    """The ids of the runs of a job file."""
-    return {run.id for run in parse(Job, read_json(file), str(file)).runs}

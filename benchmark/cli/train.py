@@ -1,24 +1,58 @@
-"""Commands that train one run, `train`, and clean up after it, `clean`."""
+"""`kdseg train`: one run, a student with a method or alone."""
 
 from __future__ import annotations
 
+import argparse
 from argparse import Namespace
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from benchmark.cli.options import Commands, add_command, add_execution, execution, select_on
 from benchmark.cli.output import say_where
 from benchmark.core.errors import KdsegError
-from benchmark.core.weights import find_weights, register
-from benchmark.records.run_directory import RunDirectory
-from benchmark.spec import definitions
-from benchmark.spec.networks import Pair, network
-from benchmark.spec.runs import Execution, Job, Run, TeacherSource, make_run
+
+if TYPE_CHECKING:
+    from benchmark.records.run_directory import RunDirectory
+    from benchmark.spec.runs import Job, Run, TeacherSource
+
+
+def add_commands(commands: Commands) -> None:
+    """Declare `kdseg train`."""
+    sub = add_command(
+        commands,
+        train,
+        "train",
+        "train one run: a student with a method, or alone",
+        "kdseg train --dataset drawn --protocol demo --model deeplabv3_mbv2 --method student --seed 0",
+    )
+    sub.add_argument("--dataset", required=True, help="see `kdseg list datasets`")
+    sub.add_argument("--protocol", required=True, help="see `kdseg list protocols`")
+    sub.add_argument("--model", required=True, help="the network to train; see `kdseg list models`")
+    sub.add_argument("--method", default="student", help="see `kdseg list methods` (default: student, no distillation)")
+    pairs: dict[str, Any] = {"nargs": "+", "action": "extend", "default": []}
+    sub.add_argument("--set", metavar="NAME=VALUE", help="hyper-parameters of the method", **pairs)
+    sub.add_argument("--teacher", metavar="RUN|FILE", help="id or folder of the teacher's run, or a checkpoint")
+    sub.add_argument("--teacher-model", help="the architecture of a teacher checkpoint")
+    sub.add_argument("--teacher-miou", type=float, help="published mIoU of the teacher; another one here warns")
+    sub.add_argument("--weights", help="file with the initial backbone weights (default: none, from scratch)")
+    sub.add_argument("--seed", type=int, default=0)
+    sub.add_argument("--amp", action="store_true", help="mixed precision (needs a GPU)")
+    sub.add_argument("--cfg-options", metavar="KEY=VALUE", help="e.g. optim.lr=0.01", **pairs)
+    sub.add_argument(
+        "--resume", action=argparse.BooleanOptionalAction, default=True, help="go on from the newest resume file"
+    )
+    add_execution(sub)
 
 
 def train(arguments: Namespace) -> int:
     """`kdseg train`: one run in this process, resumed where it was."""
+    from benchmark.core.weights import find_weights, register
     from benchmark.method.recipes import make_method, method_setting, recipe_note
+    from benchmark.records.run_directory import RunDirectory
+    from benchmark.spec import definitions
+    from benchmark.spec.networks import Pair, network
+    from benchmark.spec.runs import make_run
     from benchmark.sweeps.plan import check_on_protocol
     from benchmark.training.worker import run_job
 
@@ -56,26 +90,12 @@ def train(arguments: Namespace) -> int:
     return _say_record(directory)
 
 
-def clean(arguments: Namespace) -> int:
-    """`kdseg clean`: resume files, best weights and temporary files that finished runs no longer need."""
-    runs = arguments.work_dir / "runs"
-    ended = [file.parent for file in sorted(runs.glob("*/record.json"))]
-    patterns = ("resume_*.pth", "best.pth", ".*.tmp")
-    files = [file for folder in ended for pattern in patterns for file in sorted(folder.glob(pattern))]
-    size = sum(file.stat().st_size for file in files) / 2**20
-    for file in files:
-        print(f"{'removed' if arguments.yes else 'would remove'} {file}")
-        if arguments.yes:
-            file.unlink()
-    print(f"{len(files)} files, {size:.1f} MiB" + ("" if arguments.yes or not files else "; add --yes to remove them"))
-    return 0
-
-
-def key_values(pairs: Any, option: str) -> dict[str, Any]:
+def key_values(pairs: Iterable[str], option: str) -> dict[str, Any]:
     """`a.b=c` pairs as a dict; values are read as YAML, so 1e-4 is a number and true a truth value."""
     from io import StringIO
 
-    from ruamel.yaml import YAML, YAMLError
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
 
     found = {}
     for pair in pairs:
@@ -91,26 +111,9 @@ def key_values(pairs: Any, option: str) -> dict[str, Any]:
     return found
 
 
-def execution(arguments: Namespace) -> Execution:
-    """How jobs are carried out, by the options that `train`, `sweep` and `submit` share."""
-    return Execution(
-        device=arguments.device,
-        threads=arguments.threads,
-        workers=arguments.workers or 0,
-        deterministic=arguments.deterministic,
-        checkpoint_interval=arguments.checkpoint_interval,
-        stage=str(arguments.stage) if arguments.stage else None,
-        strict_teacher=arguments.strict_teacher,
-        wandb=arguments.wandb,
-    )
-
-
-def select_on(arguments: Namespace) -> dict[str, str]:
-    """The override that `--select-on` stands for; none for the validation images, so that run ids stay as they are."""
-    return {} if arguments.select_on == "val" else {"data.select_on": arguments.select_on}
-
-
 def _job(runs: tuple[Run, ...], arguments: Namespace, files: Mapping[str, str]) -> Job:
+    from benchmark.spec.runs import Job
+
     root = str(arguments.data_root) if arguments.data_root else None
     return Job(
         runs=runs,
@@ -124,6 +127,11 @@ def _job(runs: tuple[Run, ...], arguments: Namespace, files: Mapping[str, str]) 
 
 def _teacher(arguments: Namespace, files: dict[str, str]) -> TeacherSource:
     """The teacher that `--teacher` names: a finished run, or a checkpoint file of `--teacher-model`."""
+    from benchmark.core.weights import register
+    from benchmark.records.run_directory import RunDirectory
+    from benchmark.spec.networks import network
+    from benchmark.spec.runs import TeacherSource
+
     given = arguments.teacher
     if given is None:
         raise KdsegError(

@@ -5,7 +5,7 @@ import sys
 import pytest
 import torch
 
-from benchmark.cli.__main__ import MODULES, main, parser
+from benchmark.cli.__main__ import main, parser
 from benchmark.cli.train import key_values
 from benchmark.core.errors import KdsegError
 from benchmark.models.build import build_network
@@ -14,7 +14,7 @@ from benchmark.records.run_directory import write_manifest
 from benchmark.spec.runs import Manifest
 from tests.benchmark.models.test_checkpoints import Evil
 
-COMMANDS = tuple(MODULES)
+COMMANDS = tuple(parser()._subparsers._group_actions[0].choices)
 HEAVY = ("torch", "mmengine", "mmseg", "mmcv")
 TINY = ["--dataset", "drawn", "--protocol", "demo", "--model", "deeplabv3_tiny"]
 SHORT = ["--cfg-options", "data.iterations=2", "data.crop=[48, 64]", "optim.warmup=0"]
