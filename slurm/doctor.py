@@ -17,12 +17,12 @@ from typing import Any
 
 import benchmark
 from benchmark.core.errors import KdsegError
-from benchmark.doctor.findings import Finding, State, pip
+from benchmark.doctor.findings import Finding, FindingState, pip
 from slurm import queue
 from slurm.arrays import Array
 from slurm.profiles import Resources, load_profile
 from slurm.submissions import folder, own_folder
-from slurm.submit import Batch, parameters, test
+from slurm.submit import SubmitRequest, parameters, test
 
 WAIT_S = 120
 """Seconds that the small job may wait for a node."""
@@ -51,19 +51,19 @@ def examine_profile(name: str, work_dir: Path) -> list[Finding]:
     try:
         limits = queue.limits()
     except KdsegError as error:
-        return [Finding("Slurm", State.MISSING, str(error), "kdseg doctor")]
+        return [Finding("Slurm", FindingState.MISSING, str(error), "kdseg doctor")]
     found = [_partition(resources), *_account(resources)]
-    if any(finding.state is not State.OK for finding in found):
+    if any(finding.state is not FindingState.OK for finding in found):
         return found
     place = own_folder(own_folder(folder(work_dir.resolve())) / f"doctor.{uuid.uuid4().hex[:8]}")
-    batch = Batch("doctor", name, work_dir.resolve(), limits, [], {}, {})
+    batch = SubmitRequest("doctor", name, work_dir.resolve(), limits, [], {}, {})
     try:
         said = test(batch, Array((), resources, 1), place.name)
-        found.append(Finding("request", State.OK, said.removeprefix("sbatch: ")))
+        found.append(Finding("request", FindingState.OK, said.removeprefix("sbatch: ")))
         return [*found, *node(resources, place)]
     except KdsegError as error:
         mend = f"sinfo -o '%P %l %c %m %G %f'  # what the cluster has; then change profile {name}"
-        return [*found, Finding("request", State.BROKEN, str(error), mend)]
+        return [*found, Finding("request", FindingState.BROKEN, str(error), mend)]
     finally:
         for file in place.iterdir():
             file.unlink()
@@ -86,11 +86,11 @@ def node(resources: Resources, place: Path) -> list[Finding]:
         )
     except subprocess.TimeoutExpired:
         detail = f"no node took a small job within {WAIT_S} s"
-        return [Finding("node", State.BROKEN, detail, "squeue --me --start")]
+        return [Finding("node", FindingState.BROKEN, detail, "squeue --me --start")]
     facts = read_facts(done.stdout)
     if not facts:
         said = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
-        return [Finding("node", State.BROKEN, f"a small job failed: {said}", f"srun {sys.executable} --version")]
+        return [Finding("node", FindingState.BROKEN, f"a small job failed: {said}", f"srun {sys.executable} --version")]
     answer = place / "answer"
     returned = answer.is_file() and answer.read_text() == token
     return [shared_folder(facts, token, returned, place), same_python(facts), gpus(facts, resources)]
@@ -115,49 +115,49 @@ def read_facts(text: str) -> dict[str, Any]:
 def shared_folder(facts: dict[str, Any], token: str, returned: bool, place: Path) -> Finding:
     """The work directory must be one folder, here and on the node."""
     if facts.get("token") == token and returned:
-        return Finding("shared folder", State.OK, f"{place.parent} is the same folder on the node")
+        return Finding("shared folder", FindingState.OK, f"{place.parent} is the same folder on the node")
     why = facts.get("folder_fault", "what the node writes there does not arrive here")
     mend = f"df {shlex.quote(str(place.parent))}  # choose a --work-dir on a file system that nodes share"
-    return Finding("shared folder", State.BROKEN, why, mend)
+    return Finding("shared folder", FindingState.BROKEN, why, mend)
 
 
 def same_python(facts: dict[str, Any]) -> Finding:
     """The node must import the same kdseg and torch."""
     if fault := facts.get("import_fault"):
         return Finding(
-            "Python on a node", State.BROKEN, fault, pip("install -r requirements.txt") + "  # on a shared disk"
+            "Python on a node", FindingState.BROKEN, fault, pip("install -r requirements.txt") + "  # on a shared disk"
         )
     here = (sys.executable, benchmark.__path__[0], version("torch"))
     there = (facts["python"], facts["code"], facts["torch"])
     if [str(Path(part)) for part in here[:2]] != [str(Path(part)) for part in there[:2]]:
         detail = f"{there[0]} with {there[1]}, here {here[0]} with {here[1]}"
-        return Finding("Python on a node", State.BROKEN, detail, "install kdseg below a folder that nodes share")
-    return Finding("Python on a node", State.OK, f"{there[0]}, torch {there[2]}")
+        return Finding("Python on a node", FindingState.BROKEN, detail, "install kdseg below a folder that nodes share")
+    return Finding("Python on a node", FindingState.OK, f"{there[0]}, torch {there[2]}")
 
 
 def gpus(facts: dict[str, Any], resources: Resources) -> Finding:
     """The GPUs that the profile asks for must be usable by torch."""
     wanted, there = resources.gpus_per_node, facts.get("gpus", 0)
     if not wanted:
-        return Finding("GPU on a node", State.OPTIONAL, "the profile asks for none (gpus_per_node)")
+        return Finding("GPU on a node", FindingState.OPTIONAL, "the profile asks for none (gpus_per_node)")
     if there >= wanted:
-        return Finding("GPU on a node", State.OK, f"{there} × {facts['gpu']}")
+        return Finding("GPU on a node", FindingState.OK, f"{there} × {facts['gpu']}")
     detail = f"torch {facts.get('torch', '')} sees {there} of {wanted}: a build without CUDA, or no driver there"
-    return Finding("GPU on a node", State.BROKEN, detail, pip("install --force-reinstall torch  # with CUDA"))
+    return Finding("GPU on a node", FindingState.BROKEN, detail, pip("install --force-reinstall torch  # with CUDA"))
 
 
 def _partition(resources: Resources) -> Finding:
     """The partition must exist and be up."""
     if resources.partition is None:
-        return Finding("partition", State.OK, "the cluster's default")
+        return Finding("partition", FindingState.OK, "the cluster's default")
     try:
         up = queue.call("sinfo", "-h", "-p", resources.partition, "-o", "%a %D %G").split()
     except KdsegError as error:
-        return Finding("partition", State.BROKEN, str(error), "sinfo -s")
+        return Finding("partition", FindingState.BROKEN, str(error), "sinfo -s")
     if not up or up[0] != "up":
         state = f"is {up[0]}" if up else "is not there"
-        return Finding("partition", State.MISSING, f"{resources.partition} {state}", "sinfo -s")
-    return Finding("partition", State.OK, f"{resources.partition}: {up[1]} nodes")
+        return Finding("partition", FindingState.MISSING, f"{resources.partition} {state}", "sinfo -s")
+    return Finding("partition", FindingState.OK, f"{resources.partition}: {up[1]} nodes")
 
 
 def _account(resources: Resources) -> list[Finding]:
@@ -168,8 +168,8 @@ def _account(resources: Resources) -> list[Finding]:
     try:
         rows = queue.call("sacctmgr", "-nP", "show", "assoc", f"user={getpass.getuser()}", "format=account").split()
     except KdsegError:
-        return [Finding("account", State.OK, f"{resources.account} (this cluster keeps no accounts)")]
+        return [Finding("account", FindingState.OK, f"{resources.account} (this cluster keeps no accounts)")]
     if resources.account not in rows:
         detail = f"{resources.account} is not yours; yours: {', '.join(sorted(set(rows))) or 'none'}"
-        return [Finding("account", State.MISSING, detail, mend)]
-    return [Finding("account", State.OK, resources.account)]
+        return [Finding("account", FindingState.MISSING, detail, mend)]
+    return [Finding("account", FindingState.OK, resources.account)]

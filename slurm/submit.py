@@ -27,7 +27,7 @@ from slurm.submissions import Submission, folder, note, own_folder, unique_name
 
 
 @dataclass(frozen=True)
-class Batch:
+class SubmitRequest:
     """What is to be submitted: arrays, whose they are, and what is known of runs by now.
 
     Attributes:
@@ -44,7 +44,7 @@ class Batch:
     attempts: Mapping[str, int]
 
 
-def submit(batch: Batch, room: int | None, said: Callable[[Submission, Array], None]) -> int:
+def submit(batch: SubmitRequest, room: int | None, said: Callable[[Submission, Array], None]) -> int:
     """Submit arrays until all are, or `room` elements (what the queue still takes; None: any number).
 
     Returns:
@@ -79,7 +79,7 @@ def dependency(array: Array, elements: Mapping[str, str], after: Submission | No
     return ",".join([*parts, *([f"afterany:{after.job}"] if after else [])])
 
 
-def script(batch: Batch, array: Array, name: str, waits_for: str = "") -> str:
+def script(batch: SubmitRequest, array: Array, name: str, waits_for: str = "") -> str:
     """The text that sbatch gets for an array."""
     count = len(array.jobs)
     executor = _executor(batch, array, name, waits_for)
@@ -88,7 +88,7 @@ def script(batch: Batch, array: Array, name: str, waits_for: str = "") -> str:
     return executor._make_submission_file_text(executor._submitit_command_str, "")
 
 
-def test(batch: Batch, array: Array, name: str) -> str:
+def test(batch: SubmitRequest, array: Array, name: str) -> str:
     """What Slurm would say to an array (without its dependencies, which do not exist yet)."""
     with _clean_environment():
         return test_only(script(batch, array, name), batch.work_dir)
@@ -135,7 +135,7 @@ def check_folder(path: Path) -> None:
         raise KdsegError(f"--work-dir {str(path)!r}: Slurm cannot write logs below a name with % or control characters")
 
 
-def _submit_one(batch: Batch, array: Array, waits_for: str) -> Submission:
+def _submit_one(batch: SubmitRequest, array: Array, waits_for: str) -> Submission:
     name = unique_name(batch.sweep)
     runs = tuple(tuple(run.id for run in job.runs) for job in array.jobs)
     entry = Submission(
@@ -176,7 +176,7 @@ def _task(file: Path, job: Job) -> FunctionSequence:
     return task
 
 
-def _executor(batch: Batch, array: Array, name: str, waits_for: str) -> SlurmExecutor:
+def _executor(batch: SubmitRequest, array: Array, name: str, waits_for: str) -> SlurmExecutor:
     executor = SlurmExecutor(folder(batch.work_dir) / name, max_num_timeout=array.resources.max_num_timeout)
     executor.update_parameters(**parameters(array.resources, name, array.parallel, waits_for))
     return executor

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch.nn.functional as F
 
-from benchmark.analysis.sources import Place, Pupils, origin, own
+from benchmark.analysis.sources import Pupils, Workplace, origin, own
 from benchmark.core.errors import KdsegError
 from benchmark.data.datasets import SeededDataset, val_batches
 from benchmark.models.segmentation import Preprocessor
@@ -30,7 +30,7 @@ IMAGES = 256
 Grams = dict[str, list[np.ndarray]]
 
 
-def analyze(groups: Sequence[Sequence[Pupils]], place: Place, say: Callable[[str], None] = print) -> list[Path]:
+def analyze(groups: Sequence[Sequence[Pupils]], place: Workplace, say: Callable[[str], None] = print) -> list[Path]:
     """Write `cka_DATASET_PROTOCOL.json` for each group of pairs; returns the files.
 
     Raises:
@@ -49,7 +49,7 @@ def mini_batches(count: int, most: int = IMAGES, size: int = BATCH) -> list[list
     return [chosen[start::batches] for start in range(batches)]
 
 
-def network_grams(teacher: Teacher, images: SeededDataset, batches: Sequence[Sequence[int]], place: Place) -> Grams:
+def network_grams(teacher: Teacher, images: SeededDataset, batches: Sequence[Sequence[int]], place: Workplace) -> Grams:
     """Per tap and mini-batch the Gram matrix (n, n) of a network's features, an image being one example."""
     preprocessor = Preprocessor(teacher.normalisation, None, place.device)
     found: Grams = {tap: [] for tap in TAPS}
@@ -65,7 +65,7 @@ def network_grams(teacher: Teacher, images: SeededDataset, batches: Sequence[Seq
     return found
 
 
-def _analyze(group: Sequence[Pupils], place: Place, say: Callable[[str], None]) -> Path:
+def _analyze(group: Sequence[Pupils], place: Workplace, say: Callable[[str], None]) -> Path:
     run = group[0].run
     images = place.images(run)
     if len(images) < FEWEST:

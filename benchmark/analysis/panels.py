@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from benchmark.analysis.sources import Place, Pupils, origin, own
+from benchmark.analysis.sources import Pupils, Workplace, origin, own
 from benchmark.core.errors import KdsegError
 from benchmark.core.files import make_folder, write_bytes
 from benchmark.data.datasets import SeededDataset, val_batches
@@ -23,10 +23,10 @@ from benchmark.records.analyses import FOLDER, PanelCell, PanelRow, Panels, writ
 from benchmark.records.areas import INTERSECT, LABELLED, read_areas, scores
 from benchmark.records.record import Record
 from benchmark.records.run_directory import RunDirectory
-from benchmark.results.frame import STUDENT
 from benchmark.runtime.randomness import stream
 from benchmark.spec import definitions
 from benchmark.spec.definitions import Dataset
+from benchmark.spec.methods import STUDENT
 from benchmark.training.evaluation import count_areas
 from benchmark.training.teacher import Teacher
 
@@ -43,7 +43,7 @@ class Sample:
     label: Tensor
 
 
-def analyze(groups: Sequence[Sequence[Pupils]], place: Place, say: Callable[[str], None] = print) -> list[Path]:
+def analyze(groups: Sequence[Sequence[Pupils]], place: Workplace, say: Callable[[str], None] = print) -> list[Path]:
     """Write `panels_.../panels.json` and its PNGs for each pair of the groups; returns the JSON files.
 
     A pair is shown with the lowest seed of its student alone, by which the images are chosen.
@@ -77,7 +77,7 @@ def image_mious(directory: RunDirectory) -> list[float]:
     return [scores(image).miou if image[LABELLED].any() else float("nan") for image in areas]
 
 
-def _analyze(pupils: Pupils, place: Place, say: Callable[[str], None]) -> Path:
+def _analyze(pupils: Pupils, place: Workplace, say: Callable[[str], None]) -> Path:
     alone = [record for record in pupils.records if record.inputs.method.name == STUDENT]
     if not alone:
         raise KdsegError(f"{pupils.run.model} on {pupils.run.dataset}: the student alone, which chooses, has no record")
@@ -125,7 +125,7 @@ def _cells(
     pupils: Pupils,
     samples: Sequence[Sample],
     dataset: Dataset,
-    place: Place,
+    place: Workplace,
     folder: Path,
 ) -> list[PanelCell]:
     """What one network predicts for each sample, written as a PNG, with its scores on that image."""

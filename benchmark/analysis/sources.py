@@ -17,15 +17,15 @@ from benchmark.core.weights import register
 from benchmark.data.datasets import SeededDataset, val_dataset
 from benchmark.records.analyses import Origin
 from benchmark.records.record import Record
-from benchmark.results.frame import STUDENT
 from benchmark.spec import definitions
 from benchmark.spec.job_file import read_job
+from benchmark.spec.methods import STUDENT
 from benchmark.spec.runs import Run, TeacherSource, run_recipe
 from benchmark.training.teacher import Teacher, load_source
 
 
 @dataclass(frozen=True)
-class Place:
+class Workplace:
     """Where networks and images are: a work directory, checkpoints by sha256, the data set's folder, the device."""
 
     work_dir: Path

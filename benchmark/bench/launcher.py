@@ -35,7 +35,7 @@ from slurm import queue
 from slurm.arrays import arrays
 from slurm.profiles import Resources
 from slurm.submissions import Submission, note, own_folder
-from slurm.submit import Batch, submit
+from slurm.submit import SubmitRequest, submit
 
 OUT = ROOT / "results" / "bench"
 PER_SEED = 20
@@ -144,7 +144,7 @@ def measure_cluster(count: int) -> dict[str, Any]:
         bare_s = (time.perf_counter() - start) / count
         names: list[str] = []
         start = time.perf_counter()
-        batch = Batch("cluster", "local", folder, limits, made, {}, {})
+        batch = SubmitRequest("cluster", "local", folder, limits, made, {}, {})
         submit(batch, None, lambda entry, _: names.append(entry.job))
         while any(seen.live for key, seen in queue.poll([]).items() if key.partition("_")[0] in names):
             time.sleep(0.05)

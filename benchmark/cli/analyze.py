@@ -53,11 +53,11 @@ def analyze(arguments: Namespace) -> int:
         say_where({"networks": [str(FACTS)]})
         return 0
     from benchmark.analysis import cka, panels
-    from benchmark.analysis.sources import Place, choose, known_files
+    from benchmark.analysis.sources import Workplace, choose, known_files
 
     groups = choose(records(arguments.work_dir), arguments.dataset, arguments.methods)
     files = known_files(arguments.work_dir, arguments.teacher)
-    place = Place(arguments.work_dir, files, arguments.data_root, device_of(arguments))
+    place = Workplace(arguments.work_dir, files, arguments.data_root, device_of(arguments))
     written = {"cka": cka, "panels": panels}[arguments.what].analyze(
         groups, place, lambda line: print(line, file=sys.stderr)
     )

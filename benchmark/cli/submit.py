@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from slurm.arrays import Array
     from slurm.queue import Limits
     from slurm.submissions import Submission
-    from slurm.submit import Batch
+    from slurm.submit import SubmitRequest
 
 
 def add_commands(commands: Commands) -> None:
@@ -100,7 +100,7 @@ def _launch(arguments: Namespace, plan: Plan, choose: Callable[[Known], set[str]
     from benchmark.records.run_directory import write_manifest
     from slurm import queue, submissions
     from slurm.agenda import agenda, known, room
-    from slurm.submit import Batch
+    from slurm.submit import SubmitRequest
     from slurm.submit import submit as submit_batch
 
     arguments.work_dir = work_dir = arguments.work_dir.resolve()
@@ -118,7 +118,7 @@ def _launch(arguments: Namespace, plan: Plan, choose: Callable[[Known], set[str]
         elements = {run: now.attempts[run].element for run in found.live if run in now.attempts}
         check_files(plan, arguments.data_root)
         made = _arrays(arguments, plan, name, limits, found)
-        batch = Batch(plan.manifest.sweep, name, work_dir, limits, made, elements, now.counts)
+        batch = SubmitRequest(plan.manifest.sweep, name, work_dir, limits, made, elements, now.counts)
         if arguments.dry_run:
             return _dry_run(batch)
         write_manifest(work_dir, plan.manifest)
@@ -166,7 +166,7 @@ def _last_profile(work_dir: Path, sweep: str) -> str:
     return used[-1]
 
 
-def _dry_run(batch: Batch) -> int:
+def _dry_run(batch: SubmitRequest) -> int:
     """Show what sbatch would get for each array, and what Slurm thinks of it; 1 if it would refuse one."""
     from slurm.submit import script, test
 

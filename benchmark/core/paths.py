@@ -9,6 +9,9 @@ from benchmark.core.errors import KdsegError
 ROOT = Path(__file__).parents[2]
 """The folder that holds `benchmark/`: the checkout, or the environment's site-packages."""
 
+METHOD_PACKAGES = ("baselines", "methods")
+"""The packages whose modules are methods."""
+
 PUBLISHED = ROOT / "results" / "published"
 """Numbers from papers."""
 RECIPES = ROOT / "baselines" / "recipes"

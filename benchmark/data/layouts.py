@@ -24,7 +24,7 @@ def check_splits(definition: Dataset, given: Path | None) -> None:
             find_pairs(definition, split, given)
 
 
-class Pair(NamedTuple):
+class SampleFiles(NamedTuple):
     """One sample: its name (without folders and suffix) and its two files."""
 
     name: str
@@ -53,7 +53,7 @@ def find_root(definition: Dataset, given: Path | None) -> Path:
         raise KdsegError(f"data root {given}: cannot be read: {error.strerror}") from None
 
 
-def find_pairs(definition: Dataset, split: Split, root: Path | None) -> list[Pair]:
+def find_pairs(definition: Dataset, split: Split, root: Path | None) -> list[SampleFiles]:
     """The samples of a split: in the order of its list if it has one, else by name. Any number of them will do.
 
     Raises:
@@ -89,7 +89,7 @@ def find_pairs(definition: Dataset, split: Split, root: Path | None) -> list[Pai
             count = f"1 {kind} is missing:" if len(lost) == 1 else f"{len(lost)} {kind}s are missing, first"
             raise KdsegError(f"{where}: {definition.name} {split}: {count} {place}/{lost[0]}{suffix}{text}")
     return [
-        Pair(
+        SampleFiles(
             os.path.basename(name), images / (name + definition.image_suffix), labels / (name + definition.label_suffix)
         )
         for name in names

@@ -12,7 +12,7 @@ from pathlib import Path
 from benchmark.core.paths import ROOT
 
 
-class State(StrEnum):
+class FindingState(StrEnum):
     """`missing` and `broken` make the exit code 1; `optional` is advice, or something that is not needed."""
 
     OK = "ok"
@@ -26,7 +26,7 @@ class Finding:
     """What one check saw; `mend` is the command that changes it, empty if there is none."""
 
     name: str
-    state: State
+    state: FindingState
     detail: str
     mend: str = ""
 

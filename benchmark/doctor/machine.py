@@ -24,7 +24,7 @@ from rich.text import Text
 from benchmark.core.errors import KdsegError, unknown
 from benchmark.core.weights import WEIGHTS_VARIABLE
 from benchmark.doctor import checks
-from benchmark.doctor.findings import Finding, State, text
+from benchmark.doctor.findings import Finding, FindingState, text
 from benchmark.spec import definitions
 
 PROBES = {
@@ -49,7 +49,12 @@ import json, sys
 def say(**facts): print("\\n@kdseg", json.dumps(facts), flush=True)
 sys.excepthook = lambda kind, error, trace: say(fault=f"{kind.__name__}: {error}".splitlines()[0])
 """
-STYLE = {State.OK: "green", State.MISSING: "bold red", State.BROKEN: "bold red", State.OPTIONAL: "yellow"}
+STYLE = {
+    FindingState.OK: "green",
+    FindingState.MISSING: "bold red",
+    FindingState.BROKEN: "bold red",
+    FindingState.OPTIONAL: "yellow",
+}
 
 
 def examine(work_dir: Path, roots: Mapping[str, Path | None], weights_dir: Path | None) -> list[Finding]:
@@ -58,7 +63,7 @@ def examine(work_dir: Path, roots: Mapping[str, Path | None], weights_dir: Path 
         facts = dict(zip(PROBES, pool.map(probe, PROBES.values()), strict=True))
     base = [checks.python(), checks.torch(facts["torch"]), checks.gpu(facts["torch"], bool(shutil.which("nvidia-smi")))]
     base.append(checks.opencv(facts["cv2"], installed))
-    unusable = next((f.name for f in base if f.state in (State.MISSING, State.BROKEN)), "")
+    unusable = next((f.name for f in base if f.state in (FindingState.MISSING, FindingState.BROKEN)), "")
     return [
         *base,
         *checks.toolbox(facts["toolbox"], installed, unusable),
@@ -78,7 +83,7 @@ def examine(work_dir: Path, roots: Mapping[str, Path | None], weights_dir: Path 
 
 def healthy(findings: list[Finding]) -> bool:
     """Whether all that is needed is there."""
-    return all(finding.state in (State.OK, State.OPTIONAL) for finding in findings)
+    return all(finding.state in (FindingState.OK, FindingState.OPTIONAL) for finding in findings)
 
 
 def data_roots(pairs: list[str]) -> dict[str, Path | None]:
@@ -115,8 +120,8 @@ def show(findings: list[Finding], console: Console) -> None:
         table.add_row(Text(finding.state, STYLE[finding.state]), finding.name, Text(finding.detail))
     console.print(table)
     groups = {
-        "To mend": [f for f in findings if f.state in (State.MISSING, State.BROKEN)],
-        "Optional": [f for f in findings if f.state is State.OPTIONAL],
+        "To mend": [f for f in findings if f.state in (FindingState.MISSING, FindingState.BROKEN)],
+        "Optional": [f for f in findings if f.state is FindingState.OPTIONAL],
     }
     for title, group in groups.items():
         commands: dict[str, list[str]] = {}

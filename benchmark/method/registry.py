@@ -8,9 +8,8 @@ import pkgutil
 from functools import cache
 
 from benchmark.core.errors import KdsegError, unknown
+from benchmark.core.paths import METHOD_PACKAGES
 from benchmark.method import Method
-
-PACKAGES = ("baselines", "methods")
 
 
 @cache
@@ -20,7 +19,7 @@ def method_files() -> dict[str, str]:
     Names with a leading underscore are private helpers, not methods.
     """
     found: dict[str, str] = {}
-    for package in PACKAGES:
+    for package in METHOD_PACKAGES:
         for module in pkgutil.iter_modules(importlib.import_module(package).__path__):
             if module.name.startswith("_"):
                 continue

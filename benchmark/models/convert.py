@@ -19,7 +19,7 @@ from benchmark.core.files import file_sha256
 from benchmark.models import checkpoints
 from benchmark.models.build import build_network
 
-State = dict[str, Tensor]
+StateDict = dict[str, Tensor]
 
 _NORM = {"0": "conv", "1": "bn"}
 """A convolution and its norm, in a Sequential there and in a ConvModule here."""
@@ -84,12 +84,12 @@ def import_checkpoint(file: Path, name: str, classes: int | None = None) -> tupl
     return dict(network.state_dict()), meta | {"classes": classes or found}
 
 
-def rename(state: Mapping[str, Tensor]) -> State:
+def rename(state: Mapping[str, Tensor]) -> StateDict:
     """A state dict under our names; what has no rule keeps its name."""
     pyramid = any(key.startswith("head.psp.") for key in state)
     mit = {match[1]: value for key, value in state.items() if (match := _MIT.fullmatch(key))}
     rest = {key: value for key, value in state.items() if not _MIT.fullmatch(key)}
-    found: State = {f"backbone.{key}": value for key, value in rename_mit(mit).items()} if mit else {}
+    found: StateDict = {f"backbone.{key}": value for key, value in rename_mit(mit).items()} if mit else {}
     for key, value in rest.items():
         block = re.match(r"head\.block\.([01])\.", key)
         if block:
@@ -101,9 +101,9 @@ def rename(state: Mapping[str, Tensor]) -> State:
     return found
 
 
-def rename_mit(state: Mapping[str, Tensor]) -> State:
+def rename_mit(state: Mapping[str, Tensor]) -> StateDict:
     """NVlabs' MiT as mmseg's: queries, keys and values in one tensor; linear layers of the MLP as 1x1 convolutions."""
-    found: State = {}
+    found: StateDict = {}
     for key, value in state.items():
         parts = re.match(r"block(\d)\.(\d+)\.attn\.(q|kv)\.(weight|bias)", key)
         if not parts:
@@ -131,7 +131,7 @@ def fit(network: EncoderDecoder, state: Mapping[str, Tensor], where: str) -> Non
     checkpoints.fit(network, state, where)
 
 
-def _backbone(network: EncoderDecoder, file: Path, state: State) -> State:
+def _backbone(network: EncoderDecoder, file: Path, state: StateDict) -> StateDict:
     """A backbone's state dict from an ImageNet file: by NVlabs' names, else as `checkpoints.load_backbone`."""
     mit = {match[1]: value for key, value in state.items() if (match := _MIT.fullmatch(key))}
     if mit:
@@ -141,7 +141,7 @@ def _backbone(network: EncoderDecoder, file: Path, state: State) -> State:
     return dict(network.backbone.state_dict())
 
 
-def _state(file: Path) -> State:
+def _state(file: Path) -> StateDict:
     content = checkpoints.load(file)
     for key in ("state_dict", "model"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):

@@ -21,11 +21,13 @@ from benchmark.report.figures import Figure, Sources, render
 from benchmark.report.figures.base import to_csv
 from benchmark.report.rerun import train_command
 from benchmark.report.tables import Section, Table, make_tables
-from benchmark.report.tables.base import ENOUGH, MISSING, mean_text
+from benchmark.report.tables.base import MISSING, mean_text
 from benchmark.report.writers import footnotes
 from benchmark.results.entries import PairEntries
 from benchmark.results.results import Results
+from benchmark.results.stats import ENOUGH
 from benchmark.results.verdicts import Verdict
+from benchmark.spec.methods import UNDER_TEST
 
 MOST_FIGURES = 12
 """More would make the file larger than mails and pull requests take; the others are named."""
@@ -143,16 +145,16 @@ def _statement(pair: PairEntries) -> str:
     if not known:
         return place + "no method has finished beside its student alone."
     best, by = max(known, key=lambda item: item[0].mean)
-    tested = [entry for entry in pair.entries if entry.method == "heteroakd"]
+    tested = [entry for entry in pair.entries if entry.method == UNDER_TEST]
     default = next((entry for entry in tested if ":" not in entry.label and "(" not in entry.label), None)
     text = f"the largest Δ is {mean_text(best, True)}, by {by}"
     if default and default.delta:
-        text += f"; HeteroAKD has {mean_text(default.delta, True)}"
+        text += f"; {default.label} has {mean_text(default.delta, True)}"
         controls = [(entry.delta, entry.label.partition(": control, ")[2]) for entry in tested if entry.delta]
         texts = [f"{mean_text(delta, True)} ({control})" for delta, control in controls if control]
         text += f", its controls {' and '.join(texts)}" if texts else ", without its controls"
     elif default:
-        text += f"; HeteroAKD has no Δ ({'; '.join(default.holes or default.delta_holes)})"
+        text += f"; {default.label} has no Δ ({'; '.join(default.holes or default.delta_holes)})"
     fewest = min(delta.n for delta, _ in known)
     return f"{place}{text}. " + (
         f"With n = {fewest} no conclusion can be drawn." if fewest < ENOUGH else f"Every Δ is over n ≥ {fewest} seeds."

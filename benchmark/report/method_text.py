@@ -7,9 +7,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from benchmark.core.paths import ROOT
-
-PACKAGES = ("baselines", "methods")
+from benchmark.core.paths import METHOD_PACKAGES, ROOT
 
 
 @dataclass(frozen=True)
@@ -35,7 +33,7 @@ class MethodText:
 @cache
 def method_text(name: str) -> MethodText | None:
     """The method called `name`; None if there is no such file here (a record may come from elsewhere)."""
-    files = [ROOT / package / f"{name}.py" for package in PACKAGES]
+    files = [ROOT / package / f"{name}.py" for package in METHOD_PACKAGES]
     file = next((file for file in files if file.is_file()), None)
     if file is None:
         return None

@@ -12,15 +12,11 @@ from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
-from benchmark.results.frame import SKIPPED, STUDENT
+from benchmark.results.frame import SKIPPED
 from benchmark.results.stats import Summary, complete, is_hole, summary
+from benchmark.spec.methods import BASELINES, STUDENT, UNDER_TEST
 
 Rows = list[dict[str, Any]]
-
-FIRST = (STUDENT, "kd", "cwd", "skd", "fitnet", "at", "ifvd", "dsd", "cirkd", "mgd", "dist", "afdcd")
-LAST = ("heteroakd",)
-"""Methods in the order of tables; one in neither list comes between them, by name."""
-
 
 TIMED_APART = (
     "Not all runs were timed in one job: what else the machine did then may have differed, and so may their ratios."
@@ -135,8 +131,8 @@ def pairs(rows: Rows, planned: bool) -> list[PairEntries]:
 def variant_order(method: str, variant: str) -> tuple[Any, ...]:
     """Sort key: baselines, then methods under test; per method its default, other settings, controls and ablations."""
     base, _, recipe = method.partition("@")
-    known = (*FIRST, "", *LAST)
-    return (known.index(base) if base in known else len(FIRST), base, recipe, ": " in variant, natural(variant))
+    known = (*BASELINES, "", UNDER_TEST)
+    return (known.index(base) if base in known else len(BASELINES), base, recipe, ": " in variant, natural(variant))
 
 
 def natural(text: str) -> tuple[Any, ...]:

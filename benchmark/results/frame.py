@@ -9,6 +9,7 @@ from benchmark.core.errors import KdsegError
 from benchmark.core.schema import content_hash
 from benchmark.records.record import Record, State
 from benchmark.spec import definitions
+from benchmark.spec.methods import STUDENT
 from benchmark.spec.networks import network
 from benchmark.spec.runs import Manifest, Run, Skipped
 from benchmark.spec.tuning import tuning
@@ -16,8 +17,6 @@ from benchmark.spec.tuning import tuning
 if TYPE_CHECKING:
     import pandas as pd
 
-STUDENT = "student"
-"""The method that every Δ is taken against."""
 
 MISSING, SKIPPED = "missing", "skipped"
 """The outcomes of rows that stand for a run without a record, and for a cell that no run can fill."""
@@ -128,19 +127,6 @@ def records_frame(records: Sequence[Record]) -> pd.DataFrame:
         if record.outcome is State.DONE and record.result is None:
             raise KdsegError(f"record {record.id}: says that it is done, but has no result")
     return _typed([_record_columns(record) for record in sorted(records, key=lambda record: record.id)])
-
-
-def class_frame(records: Sequence[Record]) -> pd.DataFrame:
-    """One row per run and class: `id`, `class`, and `iou` at the last iteration in percent (NaN: an empty union)."""
-    import pandas as pd
-
-    rows = [
-        (record.id, name, iou)
-        for record in sorted(records, key=lambda record: record.id)
-        if record.result
-        for name, iou in record.result.last.iou.items()
-    ]
-    return pd.DataFrame(rows, columns=["id", "class", "iou"]).astype({"iou": "float64"})
 
 
 def with_missing(

@@ -16,6 +16,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from benchmark.core.errors import unknown
 from benchmark.core.paths import PUBLISHED
 from benchmark.core.schema import Frozen, parse, read_yaml
+from benchmark.spec.methods import UNDER_TEST
 
 UNKNOWN = "unknown"
 """What stands for a value, protocol or selection that is not known to us."""
@@ -71,7 +72,7 @@ class Column(Frozen):
     protocol: str | None = None
 
 
-class Row(Frozen):
+class PublishedRow(Frozen):
     """A row of a table.
 
     Attributes:
@@ -122,7 +123,7 @@ class PublishedTable(Frozen):
     note: str = ""
     sweep: str = ""
     columns: tuple[Column, ...]
-    rows: tuple[Row, ...]
+    rows: tuple[PublishedRow, ...]
 
     @model_validator(mode="after")
     def _values_have_columns(self) -> Self:
@@ -165,7 +166,7 @@ class Number:
     paper: str
     source: str
     table: PublishedTable
-    row: Row
+    row: PublishedRow
     column: Column
     value: float | None
     delta: float | None
@@ -190,7 +191,7 @@ class Number:
 def papers() -> list[str]:
     """All sources, HeteroAKD's paper first."""
     names = sorted(path.stem for path in PUBLISHED.glob("*.yaml"))
-    return sorted(names, key=lambda name: name != "heteroakd")
+    return sorted(names, key=lambda name: name != UNDER_TEST)
 
 
 @cache
@@ -221,7 +222,7 @@ def table_numbers(found: Publication, table: PublishedTable) -> list[Number]:
     return [_number(found, table, row, column) for row, column in cells]
 
 
-def _number(found: Publication, table: PublishedTable, row: Row, column: Column) -> Number:
+def _number(found: Publication, table: PublishedTable, row: PublishedRow, column: Column) -> Number:
     value = row.values[column.name]
     made = Number(found.paper, found.title, table, row, column, value, None, "")
     if row.method in (TEACHER, STUDENT):

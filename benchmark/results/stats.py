@@ -35,6 +35,9 @@ Strata = Sequence[Sequence[Sequence[float]]]
 Strata are kept, units within them are drawn or flipped as a whole.
 """
 
+ENOUGH = 3
+"""With fewer seeds than this, no conclusion is drawn."""
+
 
 @dataclass(frozen=True)
 class Summary:

@@ -7,13 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from benchmark.results.stats import mean_std, t_quantile
+from benchmark.results.stats import ENOUGH, mean_std, t_quantile
 
 TOLERANCE = 0.5
 """Points within which a number is reproduced, whatever the noise."""
-
-ENOUGH = 3
-"""With fewer seeds than this there is no verdict."""
 
 
 class Verdict(StrEnum):

@@ -40,7 +40,7 @@ class FailedTogether(KdsegError):
 
 
 @dataclass(frozen=True)
-class Place:
+class ProcessPlace:
     """One of `world` processes: its rank among all and on its node, and where they meet."""
 
     rank: int
@@ -50,7 +50,7 @@ class Place:
     port: int
 
 
-def find_place(environment: Mapping[str, str]) -> Place | None:
+def find_place(environment: Mapping[str, str]) -> ProcessPlace | None:
     """What torchrun's variables, else those of Slurm's srun, say of this process; None if it is the only one.
 
     A batch script has Slurm's variables of the whole job as well; only processes that srun started have a step's.
@@ -63,13 +63,13 @@ def find_place(environment: Mapping[str, str]) -> Place | None:
             rank, world, local, port = (
                 int(environment[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_PORT")
             )
-            return Place(rank, world, local, environment["MASTER_ADDR"], port)
+            return ProcessPlace(rank, world, local, environment["MASTER_ADDR"], port)
         if int(environment.get("SLURM_STEP_NUM_TASKS", 1)) > 1:
             rank, world, local, job = (
                 int(environment[f"SLURM_{name}"]) for name in ("PROCID", "STEP_NUM_TASKS", "LOCALID", "JOB_ID")
             )
             port = job_port(job, int(environment.get("SLURM_STEP_ID", 0)))
-            return Place(rank, world, local, _first_node(environment), port)
+            return ProcessPlace(rank, world, local, _first_node(environment), port)
     except (KeyError, ValueError) as error:
         what = f"variable {error} is missing" if isinstance(error, KeyError) else str(error)
         raise KdsegError(f"several processes: {what}; start them with torchrun or srun") from None
@@ -97,7 +97,7 @@ def _first_node(environment: Mapping[str, str]) -> str:
 
 
 @contextmanager
-def joined(place: Place | None, device: torch.device) -> Iterator[None]:
+def joined(place: ProcessPlace | None, device: torch.device) -> Iterator[None]:
     """Within it the processes of the job know each other; left without an error, all leave together.
 
     Raises:

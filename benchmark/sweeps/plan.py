@@ -17,6 +17,7 @@ from benchmark.core.weights import find_weights, register
 from benchmark.method.recipes import make_method, method_setting, recipe_note
 from benchmark.spec import definitions
 from benchmark.spec.definitions import TrainingRecipe
+from benchmark.spec.methods import STUDENT
 from benchmark.spec.networks import Pair, network
 from benchmark.spec.runs import (
     Execution,
@@ -158,7 +159,7 @@ def plan_sweep(sweep: Sweep, weights_dir: Path | None = None, missing: list[str]
             source = _weights(files, entry.checkpoint, weights_dir, missing)
             teachers[entry] = TeacherSource(model=network(entry.teacher).name, kind="checkpoint", id=source)
         else:
-            run = runs.add(entry.teacher, method_setting("student", {}), sweep.teacher_seed)
+            run = runs.add(entry.teacher, method_setting(STUDENT, {}), sweep.teacher_seed)
             teachers[entry] = TeacherSource(model=entry.teacher, kind="run", id=run.id)
     for pairs, methods, seeds in parts:
         for entry, setting in product(pairs, _settings(sweep, methods)):

@@ -22,7 +22,7 @@ from benchmark.spec.tuning import tuning
 from benchmark.training.evaluation import Evaluated, evaluate
 from benchmark.training.teacher import Teacher
 
-TOLERANCE = 0.5
+MARGIN = 0.5
 """Points of mIoU that ours may differ from the published one."""
 
 
@@ -59,7 +59,7 @@ def check_teacher(
         beat: called after each batch.
 
     Raises:
-        KdsegError: the difference is more than `TOLERANCE` and the job is strict about it.
+        KdsegError: the difference is more than `MARGIN` and the job is strict about it.
     """
     if run.teacher is None or tuning(run):
         return None
@@ -68,10 +68,10 @@ def check_teacher(
         miou = _recorded(job, run.teacher)
     else:
         miou = _measured(job, run, protocol, teacher, data, device, beat)
-    off = published is not None and abs(miou - published) > TOLERANCE
+    off = published is not None and abs(miou - published) > MARGIN
     if off:
         said = (
-            f"teacher {run.teacher.model}: has mIoU {miou:.2f} here, published {published:.2f}; more than {TOLERANCE} "
+            f"teacher {run.teacher.model}: has mIoU {miou:.2f} here, published {published:.2f}; more than {MARGIN} "
             "points apart means another network, other pixels, labels or evaluation"
         )
         if job.execution.strict_teacher:

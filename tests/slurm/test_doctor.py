@@ -4,7 +4,7 @@ from importlib.metadata import version
 import pytest
 
 import benchmark
-from benchmark.doctor.findings import State
+from benchmark.doctor.findings import FindingState
 from slurm.doctor import command, gpus, read_facts, same_python, shared_folder
 from slurm.profiles import Resources
 
@@ -19,25 +19,31 @@ def test_what_a_node_says_is_found_among_what_else_a_job_prints():
 @pytest.mark.parametrize(
     ("facts", "returned", "state"),
     [
-        ({"token": "t"}, True, State.OK),
-        ({"token": "t"}, False, State.BROKEN),
-        ({"folder_fault": "no"}, False, State.BROKEN),
+        ({"token": "t"}, True, FindingState.OK),
+        ({"token": "t"}, False, FindingState.BROKEN),
+        ({"folder_fault": "no"}, False, FindingState.BROKEN),
     ],
 )
 def test_the_folder_is_shared_if_both_ways_arrive(tmp_path, facts, returned, state):
     found = shared_folder(facts, "t", returned, tmp_path)
-    assert found.state is state and bool(found.mend) is (state is State.BROKEN)
+    assert found.state is state and bool(found.mend) is (state is FindingState.BROKEN)
 
 
 @pytest.mark.parametrize(
     ("changes", "state"),
-    [({}, State.OK), ({"python": "/usr/bin/python3"}, State.BROKEN), ({"import_fault": "no torch"}, State.BROKEN)],
+    [
+        ({}, FindingState.OK),
+        ({"python": "/usr/bin/python3"}, FindingState.BROKEN),
+        ({"import_fault": "no torch"}, FindingState.BROKEN),
+    ],
 )
 def test_python_must_be_the_same(changes, state):
     assert same_python(HERE | changes).state is state
 
 
-@pytest.mark.parametrize(("wanted", "state"), [(0, State.OPTIONAL), (1, State.OK), (2, State.BROKEN)])
+@pytest.mark.parametrize(
+    ("wanted", "state"), [(0, FindingState.OPTIONAL), (1, FindingState.OK), (2, FindingState.BROKEN)]
+)
 def test_gpus_must_be_as_many_as_asked_for(wanted, state):
     assert gpus(HERE, Resources(gpus_per_node=wanted)).state is state
 

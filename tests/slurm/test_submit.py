@@ -10,7 +10,7 @@ from slurm.arrays import Array
 from slurm.profiles import Resources
 from slurm.queue import Limits
 from slurm.submissions import submissions
-from slurm.submit import Batch, check_folder, parameters, script, submit
+from slurm.submit import SubmitRequest, check_folder, parameters, script, submit
 
 NASTY = "x; touch ${HOME}/owned $(touch owned) `touch owned` ' \" &"
 
@@ -28,7 +28,7 @@ def sbatch(tmp_path, monkeypatch):
 
 def batch(world, *arrays, folder=None, elements=None):
     work_dir = folder or world.folder / "a"
-    return Batch("test", "local", work_dir, Limits("ci", 1001), arrays, elements or {}, {})
+    return SubmitRequest("test", "local", work_dir, Limits("ci", 1001), arrays, elements or {}, {})
 
 
 @pytest.fixture

@@ -14,14 +14,12 @@ from benchmark.core.files import make_folder, write_bytes
 from benchmark.report.figures.style import STYLE
 from benchmark.results.entries import Entry, PairEntries
 from benchmark.results.results import Results
-from benchmark.results.stats import is_hole
+from benchmark.results.stats import ENOUGH, is_hole
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Drawing
 
 Row = dict[str, Any]
-ENOUGH = 3
-"""With fewer seeds than this, no conclusion is drawn."""
 
 _METADATA: dict[str, dict[str, None]] = {
     "pdf": {"CreationDate": None},

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 from benchmark.core.errors import KdsegError
 from benchmark.core.schema import content_hash
 from benchmark.records.record import State
-from benchmark.report.figures.base import ENOUGH, Figure, Row, Sources, distinct
+from benchmark.report.figures.base import Figure, Row, Sources, distinct
 from benchmark.report.figures.style import BLACK, BLUE, COLUMN, VERMILLION, canvas
-from benchmark.results.frame import STUDENT
 from benchmark.results.published import publication
+from benchmark.results.stats import ENOUGH
+from benchmark.spec.methods import STUDENT, UNDER_TEST
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 
 Rows = list[dict[str, Any]]
 
-METHOD = "heteroakd"
 AXES = ("lambda1", "lambda2")
 CLAIM = "figure6_minimum_gain"
 PANEL = (COLUMN, 2.5)
@@ -87,13 +87,13 @@ def figure6(sources: Sources) -> list[Figure]:
     rows = list(sources.results.rows.values())
     found = _all_curves(rows)
     if not found:
-        have = sorted({row["variant"] for row in rows if row["method"] == METHOD})
+        have = sorted({row["variant"] for row in rows if row["method"] == UNDER_TEST})
         raise KdsegError(
-            f"figure 6: needs finished runs of {METHOD} on one pair with two or more values of lambda1 or lambda2 "
-            f"(above 0, all else equal), for example `{{name: {METHOD}, lambda2: [1.0, 10.0]}}` in a sweep's methods; "
-            f"there are: {', '.join(have) or 'none'}"
+            f"figure 6: needs finished runs of {UNDER_TEST} on one pair with two or more values of lambda1 or lambda2 "
+            f"(above 0, all else equal), for example `{{name: {UNDER_TEST}, lambda2: [1.0, 10.0]}}` in a sweep's "
+            f"methods; there are: {', '.join(have) or 'none'}"
         )
-    gain = publication(METHOD).claim(CLAIM).value
+    gain = publication(UNDER_TEST).claim(CLAIM).value
     return [
         Figure(
             name=curves.name,
@@ -109,7 +109,7 @@ def figure6(sources: Sources) -> list[Figure]:
 
 def caption(curves: Curves) -> str:
     """What a reader must know of the figure, in one paragraph."""
-    published, row = publication(METHOD), curves.rows[0]
+    published, row = publication(UNDER_TEST), curves.rows[0]
     claim, seeds = published.claim(CLAIM), ", ".join(map(str, curves.seeds)) or "none"
     fixed = " and ".join(f"against {panel.axis} at {panel.other} = {panel.fixed:g}" for panel in curves.panels)
     parts = [
@@ -145,7 +145,7 @@ def _all_curves(known: Rows) -> list[Curves]:
     rows = [row for row in known if row["outcome"] in (State.DONE, State.DIVERGED)]
     groups: dict[str, Rows] = {}
     for row in rows:
-        if row["method"] == METHOD and all(row["hyper"].get(axis, 0) > 0 for axis in AXES):
+        if row["method"] == UNDER_TEST and all(row["hyper"].get(axis, 0) > 0 for axis in AXES):
             rest = {key: value for key, value in row["hyper"].items() if key not in AXES}
             same = ("setting_key", "teacher_model", "teacher_id", "method_version")
             groups.setdefault(content_hash([*(row[name] for name in same), rest]), []).append(row)

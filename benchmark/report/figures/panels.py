@@ -11,15 +11,16 @@ from benchmark.core.errors import KdsegError
 from benchmark.records.analyses import PanelRow, Panels, read_all
 from benchmark.report.figures.base import Figure, Sources, facts, place
 from benchmark.report.figures.style import PAGE, canvas
-from benchmark.results.entries import LAST, Entry, PairEntries
+from benchmark.results.entries import Entry, PairEntries
 from benchmark.spec import definitions
+from benchmark.spec.definitions import IGNORE
+from benchmark.spec.methods import UNDER_TEST
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Drawing
 
 SHOWN = 4
 """Methods that a page has room for."""
-VOID = 255
 RIGHT, WRONG, UNLABELLED = (225, 225, 225), (213, 94, 0), (255, 255, 255)
 """Colours of the error maps."""
 
@@ -92,8 +93,8 @@ def _columns(content: Panels, pair: PairEntries) -> list[Column]:
     methods = [
         (entry.miou.mean, entry) for entry in pair.entries if entry.role == "method" and entry.miou and run(entry)
     ]
-    tested = [entry for _, entry in methods if entry.method in LAST and not set("(:") & set(entry.variant)]
-    others = [(mean, entry) for mean, entry in methods if entry.method not in LAST]
+    tested = [entry for _, entry in methods if entry.method == UNDER_TEST and not set("(:") & set(entry.variant)]
+    others = [(mean, entry) for mean, entry in methods if entry.method != UNDER_TEST]
     best = [entry for _, entry in sorted(others, key=lambda item: item[0], reverse=True)]
     chosen = [*best[: SHOWN - len(tested[:1])], *tested[:1]]
     ordered = [entry for entry in pair.entries if entry in chosen]
@@ -158,7 +159,7 @@ def _draw(folder: Path, content: Panels, columns: Sequence[Column]) -> Drawing:
             ha="center",
             fontsize=6.5,
         )
-    present = [label for label in np.unique(np.concatenate([truth.ravel() for truth in truths])) if label != VOID]
+    present = [label for label in np.unique(np.concatenate([truth.ravel() for truth in truths])) if label != IGNORE]
     patches = [Patch(color=_colour(dataset.palette[label]), label=dataset.classes[label]) for label in present[:24]]
     patches.append(Patch(color=_colour(WRONG), label="wrong"))
     figure.legend(
@@ -189,6 +190,6 @@ def _prediction(above: Any, below: Any, row: PanelRow, run: str, folder: Path, p
     above.imshow(palette[labels])
     above.set_title(f"{cell.miou:.1f} %", fontsize=5.5, pad=1.5)
     errors = np.full((*truth.shape, 3), UNLABELLED, np.uint8)
-    errors[(truth != VOID) & (labels == truth)] = RIGHT
-    errors[(truth != VOID) & (labels != truth)] = WRONG
+    errors[(truth != IGNORE) & (labels == truth)] = RIGHT
+    errors[(truth != IGNORE) & (labels != truth)] = WRONG
     below.imshow(errors)

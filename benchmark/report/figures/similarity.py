@@ -14,7 +14,7 @@ from benchmark.records.analyses import Similarities, Similarity, read_all
 from benchmark.report.figures.base import Figure, Row, Sources, few
 from benchmark.report.figures.style import BLACK, BLUE, PAGE, VERMILLION, canvas
 from benchmark.results.entries import variant_order
-from benchmark.results.frame import STUDENT
+from benchmark.spec.methods import STUDENT, UNDER_TEST
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -152,7 +152,7 @@ def _dots(ax: Axes, rows: Sequence[Row]) -> None:
     if alone:
         ax.axvline(math.fsum(alone) / len(alone), color=BLACK, linewidth=0.9, linestyle=(0, (5, 2)))
     for row in here:
-        tested = "heteroakd" in row["method"].lower()
+        tested = UNDER_TEST in row["method"].lower()
         colour = VERMILLION if tested else BLACK if row["method"] == ALONE else BLUE
         ax.plot(
             row["cka"],

@@ -27,8 +27,8 @@ from benchmark.results.entries import Entry, PairEntries
 from benchmark.results.published import publication
 from benchmark.results.results import Results
 from benchmark.results.stats import Summary, summary
+from benchmark.spec.methods import UNDER_TEST
 
-METHOD = "heteroakd"
 SUPERVISION = "HeteroAKD: control, projector supervision only"
 WITH_KD = "HeteroAKD: control, supervision + KD"
 ROWS = ("HeteroAKD", "HeteroAKD: without KMM", "HeteroAKD: without KEM", WITH_KD, SUPERVISION)
@@ -43,15 +43,15 @@ ADD = (
 
 def ablation_tables(results: Results) -> list[Table]:
     """One table, a section per pair that HeteroAKD was trained on; rows that were not trained are holes."""
-    found = [pair for pair in results.pairs if any(entry.method == METHOD for entry in pair.entries)]
+    found = [pair for pair in results.pairs if any(entry.method == UNDER_TEST for entry in pair.entries)]
     if not found:
         return []
-    entries = [{entry.variant: entry for entry in pair.entries if entry.method == METHOD} for pair in found]
+    entries = [{entry.variant: entry for entry in pair.entries if entry.method == UNDER_TEST} for pair in found]
     counts = [entry.n for mine in entries for entry in mine.values() if entry.variant in ROWS]
     missing = lacking(results, found)
     holes = sum(variant not in mine for mine in entries for variant in ROWS)
     if holes:
-        places = {(table.dataset, table.protocol) for table in publication(METHOD).tables}
+        places = {(table.dataset, table.protocol) for table in publication(UNDER_TEST).tables}
         paper = any((pair.facts["dataset"], pair.facts["protocol"]) in places for pair in found)
         commands = [*missing[1:], submit_line(SWEEP)] if paper else missing[1:]
         missing = (f"{holes} rows have no run." + ("" if paper else f" {ADD}"), *dict.fromkeys(commands))

@@ -8,11 +8,9 @@ from typing import Any
 
 from benchmark.results.entries import Entry, PairEntries
 from benchmark.results.results import Results
-from benchmark.results.stats import Summary
+from benchmark.results.stats import ENOUGH, Summary
 
 MISSING = "–"
-ENOUGH = 3
-"""With fewer seeds than this, no conclusion is drawn."""
 
 ONE_TEACHER = "Each pair has one teacher, so no ± holds any variance between teachers."
 SPREAD = (

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from benchmark.report.tables.base import ENOUGH, LAST, MISSING, Cell, Section, Table, hole, mean_text, number
+from benchmark.report.tables.base import LAST, MISSING, Cell, Section, Table, hole, mean_text, number
 from benchmark.results.bootstrap import ImageInterval
 from benchmark.results.comparison import Comparison
+from benchmark.results.stats import ENOUGH
 
 COLUMNS = ("Seed", "First (%)", "Second (%)", "Difference", "95 % over images")
 

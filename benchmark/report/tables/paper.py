@@ -33,8 +33,8 @@ from benchmark.results.published import (
     Column,
     Kind,
     Number,
+    PublishedRow,
     PublishedTable,
-    Row,
     papers,
     publication,
     table_numbers,
@@ -42,9 +42,9 @@ from benchmark.results.published import (
 from benchmark.results.reproduction import matching_entries, matching_pairs, mismatch
 from benchmark.results.results import Results
 from benchmark.spec.definitions import names
+from benchmark.spec.methods import UNDER_TEST
 from benchmark.spec.networks import Family, network, networks
 
-PAPER = "heteroakd"
 LABELS = {Family.CNN: "CNN", Family.TRANSFORMER: "Transformer"}
 Found = dict[tuple[str, str], tuple[PairEntries, Entry]]
 """(column, label) -> our entry, and its pair."""
@@ -53,13 +53,14 @@ Found = dict[tuple[str, str], tuple[PairEntries, Entry]]
 def paper_tables(results: Results) -> list[Table]:
     """One per table of the HeteroAKD paper: heterogeneous pairs, Transformer → CNN and CNN → Transformer."""
     return [
-        _table(results, f"paper-{table.name}", table.title, [(PAPER, table)]) for table in publication(PAPER).tables
+        _table(results, f"paper-{table.name}", table.title, [(UNDER_TEST, table)])
+        for table in publication(UNDER_TEST).tables
     ]
 
 
 def anchor_tables(results: Results) -> list[Table]:
     """Homogeneous pairs of the codebases that the paper builds on, one section per dataset and protocol."""
-    others = [paper for paper in papers() if paper != PAPER]
+    others = [paper for paper in papers() if paper != UNDER_TEST]
     found = [(paper, table) for paper in others for table in publication(paper).tables if _is_anchor(table)]
     return [_table(results, "anchors", "Homogeneous pairs of the codebases", found)] if found else []
 
@@ -98,7 +99,7 @@ def _table(results: Results, name: str, title: str, sources: Sequence[tuple[str,
 
 
 @dataclass(frozen=True)
-class Part:
+class PaperColumn:
     """A column of a published table whose networks we have, with its cells."""
 
     table: PublishedTable
@@ -112,7 +113,7 @@ class Part:
         return self.table.dataset, self.table.initial, self.about
 
 
-def _parts(paper: str, table: PublishedTable) -> list[Part]:
+def _parts(paper: str, table: PublishedTable) -> list[PaperColumn]:
     found = []
     for column in table.columns:
         protocol = column.protocol or table.protocol
@@ -120,11 +121,11 @@ def _parts(paper: str, table: PublishedTable) -> list[Part]:
             student, teacher = network(column.student), network(column.teacher)
             about = f"{LABELS[teacher.family]} → {LABELS[student.family]}, protocol {protocol}"
             cells = (cell for cell in table_numbers(publication(paper), table) if cell.column is column)
-            found.append(Part(table, column, tuple(cells), about))
+            found.append(PaperColumn(table, column, tuple(cells), about))
     return found
 
 
-def _section(results: Results, parts: list[Part]) -> tuple[Section, Found, int]:
+def _section(results: Results, parts: list[PaperColumn]) -> tuple[Section, Found, int]:
     """The section, our entries in it, and how many cells have none."""
     table = parts[0].table
     columns = {part.column.name: part.column for part in parts}
@@ -153,17 +154,17 @@ def _section(results: Results, parts: list[Part]) -> tuple[Section, Found, int]:
     )
 
 
-def _row_order(row: Row) -> int:
+def _row_order(row: PublishedRow) -> int:
     """Teacher, student alone, baselines, the method under test."""
-    return {TEACHER: 0, STUDENT: 1, PAPER: 3}.get(row.method, 2)
+    return {TEACHER: 0, STUDENT: 1, UNDER_TEST: 3}.get(row.method, 2)
 
 
-def _labels(row: Row) -> list[str]:
+def _labels(row: PublishedRow) -> list[str]:
     return list(row.variants) or [{TEACHER: "Teacher", STUDENT: "Student alone"}[row.method]]
 
 
 def _entry(
-    results: Results, table: PublishedTable, row: Row, column: Column, label: str
+    results: Results, table: PublishedTable, row: PublishedRow, column: Column, label: str
 ) -> tuple[PairEntries, Entry] | None:
     """Our entry at a place of a table, of the pair that compares and has most runs."""
     cell = Number("", "", table, row, column, None, None, "")

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from benchmark.report.tables.base import ENOUGH, ONE_TEACHER, Cell, Section, Table, hole, lacking, number
+from benchmark.report.tables.base import ONE_TEACHER, Cell, Section, Table, hole, lacking, number
 from benchmark.results.entries import Entry, PairEntries, variant_order
 from benchmark.results.results import Results
-from benchmark.results.stats import MAX_FLIPPED, UNDER_COVERAGE, Pooled, complete, holm, pooled
+from benchmark.results.stats import ENOUGH, MAX_FLIPPED, UNDER_COVERAGE, Pooled, complete, holm, pooled
 
 COLUMNS = ("Method", "Pairs", "Mean Δ (points)", "95 % bootstrap", "p", "p (Holm)", "Wins", "Independent")
 

@@ -21,8 +21,8 @@ from benchmark.report.tables.base import (
 from benchmark.results.published import Kind, Number, numbers, papers, publication
 from benchmark.results.reproduction import Compared, compare, has_counterpart
 from benchmark.results.results import Results
-from benchmark.results.stats import Summary
-from benchmark.results.verdicts import ENOUGH, TOLERANCE, Judgement, Verdict
+from benchmark.results.stats import ENOUGH, Summary
+from benchmark.results.verdicts import TOLERANCE, Judgement, Verdict
 
 COLUMNS = (
     "Method",

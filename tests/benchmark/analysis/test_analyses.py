@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from benchmark.analysis import cka, panels
-from benchmark.analysis.sources import Place, choose, known_files
+from benchmark.analysis.sources import Workplace, choose, known_files
 from benchmark.core.errors import KdsegError
 from benchmark.records.analyses import Panels, Similarities, read_all
 from benchmark.records.areas import read_areas, scores
@@ -57,7 +57,7 @@ def test_choosing_names_what_is_wrong():
 def trained(world, teacher):
     """A student alone and one with KD, trained beside their teacher."""
     world.train([world.run("student"), world.run("kd", teacher=teacher)], "a")
-    place = Place(world.folder / "a", {}, None, torch.device("cpu"))
+    place = Workplace(world.folder / "a", {}, None, torch.device("cpu"))
     return place, choose(records(place.work_dir), None, [])
 
 

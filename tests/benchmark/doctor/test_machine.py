@@ -10,7 +10,7 @@ from benchmark.cli.__main__ import main
 from benchmark.core.errors import KdsegError
 from benchmark.core.paths import ROOT
 from benchmark.doctor import checks, machine
-from benchmark.doctor.findings import Finding, State
+from benchmark.doctor.findings import Finding, FindingState
 from benchmark.doctor.machine import PROBES, data_roots, healthy, probe, show
 from benchmark.spec import definitions
 
@@ -54,9 +54,9 @@ def pinned_packages():
 
 
 def test_python_must_be_3_11():
-    assert checks.python((3, 11, 0)).state == State.OK
+    assert checks.python((3, 11, 0)).state == FindingState.OK
     old = checks.python((3, 10, 9))
-    assert old.state == State.BROKEN and "3.11 or newer" in old.detail and old.mend.startswith("make setup")
+    assert old.state == FindingState.BROKEN and "3.11 or newer" in old.detail and old.mend.startswith("make setup")
 
 
 @pytest.mark.parametrize(
@@ -80,7 +80,7 @@ def test_a_torch_that_does_not_import_is_a_finding(code, state, detail, broken):
 @pytest.mark.slow
 def test_the_installed_torch_multiplies():
     found = checks.torch(probe(PROBES["torch"]))
-    assert found.state == State.OK and "build" in found.detail
+    assert found.state == FindingState.OK and "build" in found.detail
 
 
 @pytest.mark.parametrize(
@@ -104,30 +104,30 @@ def test_gpus(facts, driver, state, detail, mend):
 def test_opencv_without_a_screen_is_mended_by_the_headless_build():
     facts = {"fault": "ImportError: libGL.so.1: cannot open shared object file: No such file or directory"}
     found = checks.opencv(facts, {"opencv-python": "5.0.0.93"}.get)
-    assert found.state == State.BROKEN and "libGL.so.1" in found.detail and "headless" in found.detail
+    assert found.state == FindingState.BROKEN and "libGL.so.1" in found.detail and "headless" in found.detail
     assert "pip uninstall -y opencv-python &&" in found.mend
     assert found.mend.split()[-1] in pinned_packages()
 
 
 def test_opencv_missing_alone_or_twice():
     gone = checks.opencv({"fault": "ModuleNotFoundError: No module named 'cv2'"}, {}.get)
-    assert gone.state == State.MISSING and "opencv-python-headless==" in gone.mend
+    assert gone.state == FindingState.MISSING and "opencv-python-headless==" in gone.mend
     alone = checks.opencv({"version": "5.0.0"}, {"opencv-python-headless": "5.0.0.93"}.get)
-    assert (alone.state, alone.mend) == (State.OK, "")
+    assert (alone.state, alone.mend) == (FindingState.OK, "")
     both = checks.opencv({"version": "5"}, {"opencv-python-headless": "5", "opencv-python": "5"}.get)
-    assert both.state == State.OPTIONAL and "share the folder cv2" in both.detail and "uninstall" in both.mend
+    assert both.state == FindingState.OPTIONAL and "share the folder cv2" in both.detail and "uninstall" in both.mend
 
 
 def test_the_forks_are_fine_and_upstream_alone_is_named():
-    assert {found.state for found in checks.toolbox(BUILT, FORKS.get)} == {State.OK}
+    assert {found.state for found in checks.toolbox(BUILT, FORKS.get)} == {FindingState.OK}
     upstream = {"mmengine": "0.10.7", "mmcv-lite": "2.1.0", "mmsegmentation": "1.2.2"}
     found = checks.toolbox(BUILT, upstream.get)
-    assert {one.state for one in found} == {State.OK} and "tested with onedl-mmcv" in found[1].detail
+    assert {one.state for one in found} == {FindingState.OK} and "tested with onedl-mmcv" in found[1].detail
 
 
 def test_a_fork_beside_upstream_is_broken_even_if_it_imports():
     engine, mmcv, mmseg = checks.toolbox(BUILT, (FORKS | {"mmcv-lite": "2.1.0"}).get)
-    assert (engine.state, mmcv.state, mmseg.state) == (State.OK, State.BROKEN, State.OK)
+    assert (engine.state, mmcv.state, mmseg.state) == (FindingState.OK, FindingState.BROKEN, FindingState.OK)
     assert mmcv.detail == "onedl-mmcv 2.3.6, mmcv-lite 2.1.0: they overwrite each other's files"
     assert "uninstall -y mmcv-lite && " in mmcv.mend and "--force-reinstall --no-deps onedl-mmcv==" in mmcv.mend
 
@@ -137,13 +137,13 @@ def test_only_the_first_cause_is_mended(broken):
     broken("mmcv", "raise AssertionError('MMCV==2.2.0 is used but incompatible')")
     facts = probe(PROBES["toolbox"])
     engine, mmcv, mmseg = checks.toolbox(facts, FORKS.get)
-    assert engine.state == State.OK
+    assert engine.state == FindingState.OK
     assert "AssertionError: MMCV==2.2.0 is used but incompatible" in mmcv.detail and "onedl-mmcv==" in mmcv.mend
     assert mmseg.detail.endswith("mend mmcv first") and mmseg.mend == ""
     blamed = checks.toolbox({"fault": "ImportError: libGL.so.1"}, FORKS.get, unusable="OpenCV")
     assert {one.mend for one in blamed} == {""} and all("mend OpenCV first" in one.detail for one in blamed)
     gone = checks.toolbox({"fault": "ModuleNotFoundError: No module named 'mmengine'"}, {}.get)
-    assert {one.state for one in gone} == {State.MISSING}
+    assert {one.state for one in gone} == {FindingState.MISSING}
     assert all(one.mend.split()[-1] in pinned_packages() for one in gone)
 
 
@@ -170,11 +170,11 @@ def test_memory(meminfo, limit, state, detail):
 
 def test_disk(tmp_path):
     folder = tmp_path / "not" / "yet"
-    assert checks.disk(folder, 20 * 2**30).state == State.OK
+    assert checks.disk(folder, 20 * 2**30).state == FindingState.OK
     assert not folder.exists()
-    assert checks.disk(folder, 5 * 2**30).state == State.OPTIONAL
+    assert checks.disk(folder, 5 * 2**30).state == FindingState.OPTIONAL
     full = checks.disk(folder, 2**20)
-    assert full.state == State.BROKEN and full.mend == f"kdseg clean --work-dir {folder} --yes"
+    assert full.state == FindingState.BROKEN and full.mend == f"kdseg clean --work-dir {folder} --yes"
     (tmp_path / "file").touch()
     assert "Not a directory" in checks.disk(tmp_path / "file").detail
 
@@ -185,23 +185,23 @@ def test_a_folder_that_cannot_be_written_is_broken(tmp_path, monkeypatch):
 
     monkeypatch.setattr(checks.tempfile, "TemporaryFile", refuse)
     found = checks.disk(tmp_path / "work")
-    assert found.state == State.BROKEN and "Permission denied" in found.detail
+    assert found.state == FindingState.BROKEN and "Permission denied" in found.detail
     assert found.mend == f"chmod u+rwx {tmp_path}"
 
 
 def test_git(tmp_path, path):
     assert checks.git().mend == "sudo apt-get install git"
     stub(path, "git", 'case "$3" in rev-parse) echo abc123;; *) exit 0;; esac')
-    assert checks.git(tmp_path) == Finding("git", State.OK, "commit abc123, nothing changed since")
+    assert checks.git(tmp_path) == Finding("git", FindingState.OK, "commit abc123, nothing changed since")
     stub(path, "git", 'case "$3" in rev-parse) echo abc123;; *) echo " M x";; esac')
     dirty = checks.git(tmp_path)
-    assert dirty.state == State.OPTIONAL and "uncommitted" in dirty.detail and "commit -a" in dirty.mend
+    assert dirty.state == FindingState.OPTIONAL and "uncommitted" in dirty.detail and "commit -a" in dirty.mend
     stub(path, "git", "exit 128")
     assert "no git checkout" in checks.git(tmp_path).detail
 
 
 def test_slurm(path, monkeypatch):
-    assert (checks.slurm().state, checks.slurm().mend) == (State.OPTIONAL, "")
+    assert (checks.slurm().state, checks.slurm().mend) == (FindingState.OPTIONAL, "")
     monkeypatch.setenv("MODULESHOME", "x")
     assert checks.slurm().mend == "module load slurm"
     monkeypatch.delenv("MODULESHOME")
@@ -210,33 +210,35 @@ def test_slurm(path, monkeypatch):
     assert checks.slurm().detail == "sacct not found"
     stub(path, "sacct")
     silent = checks.slurm()
-    assert silent.state == State.OPTIONAL and "does not answer" in silent.detail and silent.mend == "scontrol ping"
+    assert (
+        silent.state == FindingState.OPTIONAL and "does not answer" in silent.detail and silent.mend == "scontrol ping"
+    )
     stub(path, "scontrol", "echo 'Slurmctld(primary) at head is UP'")
-    assert checks.slurm() == Finding("Slurm", State.OK, "controller answers (slurm-wlm 24.05.2)")
+    assert checks.slurm() == Finding("Slurm", FindingState.OK, "controller answers (slurm-wlm 24.05.2)")
     stub(path, "scontrol", "exec /bin/sleep 600")
     assert "does not answer" in checks.slurm(timeout_s=0.3).detail
 
 
 def test_packages():
     assert checks.package("submitit", "why", {"submitit": "1.5.4"}.get, True).detail == "1.5.4"
-    assert checks.package("submitit", "why", {}.get, True).state == State.MISSING
+    assert checks.package("submitit", "why", {}.get, True).state == FindingState.MISSING
     absent = checks.package("wandb", "why", {}.get, False)
-    assert absent.state == State.OPTIONAL and absent.mend.split()[-1] in pinned_packages()
+    assert absent.state == FindingState.OPTIONAL and absent.mend.split()[-1] in pinned_packages()
 
 
 def test_latex(path):
     assert checks.latex().mend == "sudo apt-get install texlive-latex-recommended latexmk"
     stub(path, "pdflatex")
     stub(path, "latexmk")
-    assert checks.latex().state == State.OK
+    assert checks.latex().state == FindingState.OK
     stub(path, "kpsewhich", "exit 1")
     assert "booktabs.sty not found" in checks.latex().detail
     stub(path, "kpsewhich", "echo /texmf/booktabs.sty")
-    assert checks.latex().state == State.OK
+    assert checks.latex().state == FindingState.OK
 
 
 def test_chromium(path):
-    assert checks.chromium().state == State.OPTIONAL
+    assert checks.chromium().state == FindingState.OPTIONAL
     stub(path, "google-chrome")
     assert checks.chromium().detail == "google-chrome"
 
@@ -258,14 +260,14 @@ def camvid(tmp_path):
 
 def test_data(camvid, tmp_path):
     definition = definitions.dataset("camvid")
-    assert checks.data(definition, None).state == State.OPTIONAL
+    assert checks.data(definition, None).state == FindingState.OPTIONAL
     assert checks.data(definition, None).mend == "kdseg doctor --data-root camvid=DIR"
-    assert checks.data(definition, tmp_path / "no").state == State.MISSING
+    assert checks.data(definition, tmp_path / "no").state == FindingState.MISSING
     whole = checks.data(definition, camvid)
-    assert (whole.state, whole.detail) == (State.OK, "train 367 of 367, val 101 of 101 images with labels")
+    assert (whole.state, whole.detail) == (FindingState.OK, "train 367 of 367, val 101 of 101 images with labels")
     (camvid / "labels/val/val0003.png").unlink()
     less = checks.data(definition, camvid)
-    assert less.state == State.BROKEN and "val 100 of 101" in less.detail and "images/train/*.jpg" in less.detail
+    assert less.state == FindingState.BROKEN and "val 100 of 101" in less.detail and "images/train/*.jpg" in less.detail
     (camvid / "splits/train.txt").unlink()
     assert "train 0 of 367" in checks.data(definition, camvid).detail
     assert "kdseg data prepare cityscapes" in checks.data(definitions.dataset("cityscapes"), tmp_path).detail
@@ -279,12 +281,12 @@ def test_nested_folders_are_counted(tmp_path):
 
 def test_weights(tmp_path):
     assert checks.weights(None).mend == "export KDSEG_WEIGHTS=DIR"
-    assert checks.weights(tmp_path / "no").state == State.MISSING
+    assert checks.weights(tmp_path / "no").state == FindingState.MISSING
     assert checks.weights(tmp_path).detail.endswith("is empty")
     for index in range(6):
         (tmp_path / f"w{index}.pth").write_bytes(b"x" * 2**20)
     found = checks.weights(tmp_path)
-    assert found.state == State.OK and found.detail.startswith("w0.pth (1.0 MiB), ") and "2 more" in found.detail
+    assert found.state == FindingState.OK and found.detail.startswith("w0.pth (1.0 MiB), ") and "2 more" in found.detail
 
 
 @pytest.mark.parametrize(
@@ -301,10 +303,10 @@ def test_wrong_data_roots_are_one_clear_line(pair, line):
 
 
 def test_optional_findings_never_fail():
-    fine = [Finding("a", State.OK, ""), Finding("b", State.OPTIONAL, "")]
+    fine = [Finding("a", FindingState.OK, ""), Finding("b", FindingState.OPTIONAL, "")]
     assert healthy(fine)
-    assert not healthy([*fine, Finding("c", State.MISSING, "")])
-    assert not healthy([*fine, Finding("c", State.BROKEN, "")])
+    assert not healthy([*fine, Finding("c", FindingState.MISSING, "")])
+    assert not healthy([*fine, Finding("c", FindingState.BROKEN, "")])
 
 
 @pytest.fixture
@@ -339,14 +341,14 @@ def test_every_package_to_install_is_pinned(monkeypatch, tmp_path, path):
     assert len(installs) == 7
     assert all(re.fullmatch(r"[\w-]+==\S+", mend.split()[-1]) for mend in installs)
     assert {mend.split()[-1] for mend in installs} <= pinned_packages()
-    assert all(finding.mend for finding in found if finding.state in (State.MISSING, State.BROKEN))
+    assert all(finding.mend for finding in found if finding.state in (FindingState.MISSING, FindingState.BROKEN))
 
 
 def test_the_table_fits_80_columns_and_commands_stay_whole(capsys):
     command = "python -m pip install --force-reinstall --no-deps " + "x" * 60
     found = [
-        Finding("torch", State.BROKEN, "cannot be imported: " + "word " * 40, command),
-        Finding("data: cityscapes", State.OPTIONAL, "[red]no markup[/red]", "export A=[b]"),
+        Finding("torch", FindingState.BROKEN, "cannot be imported: " + "word " * 40, command),
+        Finding("data: cityscapes", FindingState.OPTIONAL, "[red]no markup[/red]", "export A=[b]"),
     ]
     show(found, Console(width=80))
     lines = capsys.readouterr().out.splitlines()

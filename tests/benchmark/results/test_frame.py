@@ -6,7 +6,7 @@ import pytest
 
 from benchmark.core.errors import KdsegError
 from benchmark.core.paths import ROOT
-from benchmark.results.frame import COLUMNS, class_frame, records_frame, with_delta, with_missing
+from benchmark.results.frame import COLUMNS, records_frame, with_delta, with_missing
 from benchmark.spec.runs import Manifest, Skipped, TeacherSource
 from tests.benchmark.builders import (
     STUDENT_MODEL,
@@ -70,13 +70,6 @@ def test_another_batch_is_off_protocol_another_learning_rate_is_not() -> None:
     made = [run(overrides={"data.batch": 4}), run(overrides={"optim.lr": 0.1})]
     frame = records_frame([record(each) for each in made])
     assert [bool(row(frame, each.id).off_protocol) for each in made] == [True, False]
-
-
-def test_classes_are_kept() -> None:
-    found = class_frame([record(run(), 50.0), record(run(seed=1), None)])
-    assert found["class"].tolist() == ["sky", "road", "pole"]
-    assert found["iou"].tolist()[:2] == [51.0, 49.0]
-    assert math.isnan(found["iou"][2])
 
 
 def test_delta_is_taken_against_the_student_of_the_same_seed() -> None:

@@ -16,7 +16,7 @@ from benchmark.models import checkpoints
 from benchmark.records.areas import read_areas
 from benchmark.records.record import State
 from benchmark.runtime import distributed
-from benchmark.runtime.distributed import Place, find_place, job_port
+from benchmark.runtime.distributed import ProcessPlace, find_place, job_port
 from tests.slurm.cluster import free_ports
 
 CHILD = """
@@ -79,8 +79,8 @@ def in_ranks(folder, target, world=2):
 
 def test_torchrun_and_srun_say_who_we_are():
     torchrun = {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1", "MASTER_ADDR": "n0", "MASTER_PORT": "29500"}
-    assert find_place(torchrun | STEP) == Place(1, 2, 1, "n0", 29500)
-    assert find_place(STEP) == Place(3, 4, 1, "127.0.0.1", job_port(12345))
+    assert find_place(torchrun | STEP) == ProcessPlace(1, 2, 1, "n0", 29500)
+    assert find_place(STEP) == ProcessPlace(3, 4, 1, "127.0.0.1", job_port(12345))
     assert find_place({}) is None
     batch_script = {"SLURM_PROCID": "0", "SLURM_NTASKS": "4", "SLURM_JOB_ID": "12345"}
     assert find_place(batch_script) is None
@@ -96,7 +96,7 @@ def test_jobs_and_steps_beside_each_other_meet_at_other_ports():
 
 def test_without_the_others_the_rendezvous_ends_with_a_clear_line(monkeypatch):
     monkeypatch.setattr(distributed, "RENDEZVOUS_S", 1.0)
-    place = Place(1, 2, 1, "127.0.0.1", *free_ports(1))
+    place = ProcessPlace(1, 2, 1, "127.0.0.1", *free_ports(1))
     said = rf"rank 1 of 2: did not meet the other processes at 127.0.0.1:{place.port} within 1 s"
     with (
         pytest.raises(KdsegError, match=said),
