@@ -36,6 +36,7 @@ from benchmark.cli import (
 )
 from benchmark.cli import eval as evaluation
 from benchmark.cli import list as listing
+from benchmark.cli.version import Version
 from benchmark.core.errors import KdsegError
 
 MODULES = (
@@ -97,6 +98,7 @@ def parser() -> argparse.ArgumentParser:
     """All commands with their options; each help ends with an example."""
     root = argparse.ArgumentParser(prog="kdseg", description="Which distillation method for segmentation really works?")
     root.add_argument("--debug", action="store_true", help="show tracebacks")
+    root.add_argument("--version", action=Version, help="show the version and, in a checkout, its commit")
     commands = root.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for module in MODULES:
         module.add_commands(commands)

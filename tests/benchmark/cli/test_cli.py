@@ -1,6 +1,7 @@
 import json
 import subprocess
 import sys
+from importlib.metadata import version
 
 import pytest
 import torch
@@ -45,6 +46,25 @@ def test_parsing_imports_nothing_heavy():
         "pydantic",
         "rich",
     }
+
+
+def test_the_version_names_the_commit_in_a_checkout(capsys, monkeypatch):
+    for (commit, changed), said in (
+        (("0123456789abcdef", False), " (0123456)"),
+        (("0123456789abcdef", True), " (0123456+)"),
+        (("unknown", True), ""),
+    ):
+        monkeypatch.setattr("benchmark.core.environment.code_version", lambda found=(commit, changed): found)
+        with pytest.raises(SystemExit) as end:
+            main(["--version"])
+        assert (end.value.code, capsys.readouterr().out) == (0, f"kdseg {version('kdseg')}{said}\n")
+
+
+def test_the_version_imports_nothing_heavy_and_only_it_runs_git():
+    asked = loaded("from benchmark.cli.__main__ import main\ntry: main(['--version'])\nexcept SystemExit: pass")
+    assert not asked & {*HEAVY, "numpy", "pandas", "pydantic", "rich"}
+    assert "subprocess" in asked
+    assert "subprocess" not in loaded("from benchmark.cli.__main__ import parser; parser()")
 
 
 @pytest.mark.parametrize("command", ["status", "logs x", "cancel x", "tables", "figures"])
