@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 from types import FrameType
@@ -13,9 +13,12 @@ from types import FrameType
 from submitit import JobEnvironment
 
 from benchmark.core.errors import KdsegError
+from benchmark.core.log import show_messages
 from benchmark.spec.job_file import read_job
 from benchmark.spec.runs import Job
 from benchmark.training.worker import Exit, finished, work
+
+_log = logging.getLogger(__name__)
 
 
 def run(file: str) -> None:
@@ -28,10 +31,11 @@ def run(file: str) -> None:
     Raises:
         SystemExit: with the worker's exit code if that is not 0, so that Slurm (and `afterok`) knows how it went.
     """
+    show_messages()
     try:
         job = read_job(Path(file))
     except KdsegError as error:
-        print(f"error: {error}", file=sys.stderr)
+        _log.error("error: %s", error)
         raise SystemExit(int(Exit.UNUSABLE)) from None
     ended = finished(job)
     if ended is None:
@@ -44,7 +48,8 @@ class Task:
     """A job as submitit pickled it before jobs were files: one that still waits in a queue ends in one line."""
 
     def __new__(cls) -> Task:
-        print("error: this job was queued by an earlier version of kdseg; submit the sweep again", file=sys.stderr)
+        show_messages()
+        _log.error("error: this job was queued by an earlier version of kdseg; submit the sweep again")
         raise SystemExit(int(Exit.UNUSABLE))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -19,6 +20,8 @@ from benchmark.runtime.randomness import stream
 from benchmark.spec.networks import Pair, network
 from benchmark.training.teacher import Teacher
 
+_log = logging.getLogger(__name__)
+
 TAPS = ("c1", "c2", "c3", "c4", "pre_classifier", "logits")
 GRID = 8
 """Every tap is average-pooled to so many cells per side: students and teachers have grids of different sizes."""
@@ -30,7 +33,7 @@ IMAGES = 256
 Grams = dict[str, list[np.ndarray]]
 
 
-def analyze(groups: Sequence[Sequence[Pupils]], place: Workplace, say: Callable[[str], None] = print) -> list[Path]:
+def analyze(groups: Sequence[Sequence[Pupils]], place: Workplace, say: Callable[[str], None] = _log.info) -> list[Path]:
     """Write `cka_DATASET_PROTOCOL.json` for each group of pairs; returns the files.
 
     Raises:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,8 @@ from benchmark.spec.methods import STUDENT
 from benchmark.training.evaluation import count_areas
 from benchmark.training.teacher import Teacher
 
+_log = logging.getLogger(__name__)
+
 QUANTILES = (0.1, 0.5, 0.9)
 """Where the shown images stand among all, by the per-image mIoU of the student alone: hard, middling, easy."""
 
@@ -43,7 +46,7 @@ class Sample:
     label: Tensor
 
 
-def analyze(groups: Sequence[Sequence[Pupils]], place: Workplace, say: Callable[[str], None] = print) -> list[Path]:
+def analyze(groups: Sequence[Sequence[Pupils]], place: Workplace, say: Callable[[str], None] = _log.info) -> list[Path]:
     """Write `panels_.../panels.json` and its PNGs for each pair of the groups; returns the JSON files.
 
     A pair is shown with the lowest seed of its student alone, by which the images are chosen.

@@ -71,6 +71,9 @@ MODULES = (
 def main(argv: list[str] | None = None) -> int:
     """Parse, run, and turn every mistake of the user's into one line; `--debug` shows the traceback."""
     arguments = parser().parse_args(argv)
+    from benchmark.core.log import show_messages
+
+    show_messages()
     try:
         code: int = arguments.function(arguments)
         return code

@@ -9,9 +9,9 @@ clock of the file system alone.
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
 import platform
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -22,6 +22,8 @@ from typing import IO
 from benchmark.core.errors import KdsegError
 from benchmark.core.files import write_json
 from benchmark.core.schema import Frozen, parse, read_json
+
+_log = logging.getLogger(__name__)
 
 STALE_S = 120.0
 """Seconds without a heartbeat after which the owner is taken for dead, if it is on another machine."""
@@ -143,7 +145,7 @@ def _locked(file: Path) -> bool:
 def _silent(file: Path) -> bool:
     """Wait until the owner gives a sign of life (False), or is silent for `STALE_S` (True)."""
     last = file.stat().st_mtime
-    print(f"{file}: waiting up to {STALE_S:.0f} s for a sign of life of its owner", file=sys.stderr)
+    _log.warning("%s: waiting up to %.0f s for a sign of life of its owner", file, STALE_S)
     while file.stat().st_mtime == last:
         if _now(file.parent) - last > STALE_S:
             return True

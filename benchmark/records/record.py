@@ -6,7 +6,7 @@ A record says what went in and came out, what it cost, and where it comes from; 
 from __future__ import annotations
 
 import gc
-import sys
+import logging
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,8 @@ from benchmark.core.errors import KdsegError
 from benchmark.core.schema import Frozen, parse, read_json
 from benchmark.records.migrations import MIGRATIONS, migrated
 from benchmark.spec.runs import Run
+
+_log = logging.getLogger(__name__)
 
 SCHEMA = 2
 """Of records; those of earlier ones are migrated when they are read (`benchmark.records.migrations`)."""
@@ -174,11 +176,11 @@ class Brief(BaseModel):
 def records(folder: Path) -> list[Record]:
     """All records in a work directory or a folder of run directories, by run id.
 
-    One that cannot be read is named on stderr and left out; its run counts as not finished and will be trained again.
+    One that cannot be read is named in a warning and left out; its run counts as not finished, and is trained again.
     """
     found, damaged = records_and_damage(folder)
     for line in damaged:
-        print(f"left out: {line}", file=sys.stderr)
+        _log.warning("left out: %s", line)
     return found
 
 

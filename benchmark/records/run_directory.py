@@ -13,9 +13,9 @@ record.json    the result, written last
 from __future__ import annotations
 
 import json
+import logging
 import os
 import socket
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,6 +28,8 @@ from benchmark.core.schema import Frozen, parse, read_json
 from benchmark.records.lease import STALE_S, Lease, leased
 from benchmark.records.record import SCHEMA, Brief, Record, State, read_record
 from benchmark.spec.runs import Manifest, Run
+
+_log = logging.getLogger(__name__)
 
 
 class Status(Frozen):
@@ -189,10 +191,10 @@ class RunDirectory:
 
 
 def set_aside(file: Path, why: str) -> None:
-    """Rename a damaged file, so that nothing takes it for whole and nobody loses it; says so on stderr."""
+    """Rename a damaged file, so that nothing takes it for whole and nobody loses it; a warning says so."""
     place = file.with_name(file.name + ".damaged")
     file.replace(place)
-    print(f"set aside as {place.name}: {why}", file=sys.stderr)
+    _log.warning("set aside as %s: %s", place.name, why)
 
 
 def _iteration(line: str) -> float:
@@ -217,5 +219,5 @@ def manifests(work_dir: Path) -> dict[str, Manifest]:
         try:
             found[file.stem] = parse(Manifest, read_json(file), str(file))
         except KdsegError as error:
-            print(f"left out: {error}", file=sys.stderr)
+            _log.warning("left out: %s", error)
     return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -37,6 +38,8 @@ from benchmark.training.preflight import check_agreement, check_counts, check_cu
 from benchmark.training.teacher import Teacher, load_teacher
 from benchmark.training.teacher_check import check_teacher
 from benchmark.training.tracking import tracker
+
+_log = logging.getLogger(__name__)
 
 HEARTBEAT_S = 2.0
 
@@ -284,10 +287,8 @@ class Cohort:
         self.said = time.perf_counter()
         losses = "  ".join(f"{m.run.method.name} {float(sum(m.losses.values())):.3f}" for m in self.alive)
         eta = seconds * (self.recipe.iterations - self.iteration)
-        print(
-            f"iteration {self.iteration}/{self.recipe.iterations}  {seconds:.2f} s/it  ETA {eta:.0f} s  loss: {losses}",
-            flush=True,
-        )
+        done = f"iteration {self.iteration}/{self.recipe.iterations}"
+        _log.info("%s  %.2f s/it  ETA %.0f s  loss: %s", done, seconds, eta, losses)
 
     def _seconds_per_iteration(self) -> float:
         """Of the whole cohort, lately (0 before the first)."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import logging
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,6 +21,8 @@ from benchmark.spec.runs import Job, Run, TeacherSource
 from benchmark.spec.tuning import tuning
 from benchmark.training.evaluation import Evaluated, evaluate
 from benchmark.training.teacher import Teacher
+
+_log = logging.getLogger(__name__)
 
 MARGIN = 0.5
 """Points of mIoU that ours may differ from the published one."""
@@ -76,7 +78,7 @@ def check_teacher(
         )
         if job.execution.strict_teacher:
             raise KdsegError(f"{said} (--strict-teacher)")
-        print(f"warning: {said}; the records are marked", file=sys.stderr)
+        _log.warning("warning: %s; the records are marked", said)
     return TeacherCheck(miou=miou, published=published, off=off)
 
 

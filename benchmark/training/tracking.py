@@ -5,7 +5,7 @@ Nothing depends on it. It draws no number of a run's streams, and whatever fails
 
 from __future__ import annotations
 
-import sys
+import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -13,6 +13,8 @@ from typing import Any, Literal
 from benchmark.core.errors import one_line
 from benchmark.records.record import State
 from benchmark.spec.runs import Run, Tracking
+
+_log = logging.getLogger(__name__)
 
 PROJECT = "kdseg"
 START_S = 30
@@ -50,7 +52,7 @@ class WandbTracker(Tracker):
             place = Path(self.run.dir).parent
             self.run.finish(exit_code=0 if state is State.DONE else 1)
             if self.mode == "offline":
-                print(f"wandb sync {place}")
+                _log.info("wandb sync %s", place)
 
         self._guarded(end)
         self.open = False
@@ -93,7 +95,7 @@ class WandbTracker(Tracker):
         try:
             work()
         except Exception as error:  # whatever wandb raises, the training goes on
-            print(f"warning: wandb: {one_line(error)}; the run goes on without it", file=sys.stderr)
+            _log.warning("warning: wandb: %s; the run goes on without it", one_line(error))
             self.open = False
 
 

@@ -5,6 +5,7 @@ Exit codes: 0 all runs finished · 1 a run failed · 2 unusable input · 3 a run
 
 from __future__ import annotations
 
+import logging
 import signal
 import sys
 import traceback
@@ -14,10 +15,13 @@ from pathlib import Path
 from types import FrameType
 
 from benchmark.core.errors import KdsegError
+from benchmark.core.log import show_messages
 from benchmark.records.record import State
 from benchmark.records.run_directory import RunDirectory
 from benchmark.spec.job_file import read_job
 from benchmark.spec.runs import Job
+
+_log = logging.getLogger("benchmark.training.worker")  # also where this module is `__main__`
 
 
 class Exit(IntEnum):
@@ -49,13 +53,13 @@ def run_job(job: Job, resume: bool = True, stop: Callable[[], bool] = lambda: Fa
     try:
         failures = train_job(job, stop=lambda: bool(asked) or stop(), resume=resume)
     except (Interrupted, KeyboardInterrupt):
-        print("stopped; the same command resumes it", file=sys.stderr)
+        _log.warning("stopped; the same command resumes it")
         return Exit.INTERRUPTED
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
     for failure in failures:
-        print(failure, file=sys.stderr)
+        _log.error("%s", failure)
     if failures:
         return Exit.FAILED
     return finished(job) or Exit.DONE
@@ -75,7 +79,7 @@ def work(job: Job, stop: Callable[[], bool] = lambda: False) -> Exit:
     try:
         return run_job(job, stop=stop)
     except KdsegError as error:
-        print(f"error: {error}", file=sys.stderr)
+        _log.error("error: %s", error)
         return Exit.UNUSABLE
     except Exception:
         traceback.print_exc()
@@ -84,10 +88,11 @@ def work(job: Job, stop: Callable[[], bool] = lambda: False) -> Exit:
 
 def main(argv: list[str]) -> int:
     """Run the job in a file."""
+    show_messages()
     try:
         job = read_job(Path(argv[0]))
     except KdsegError as error:
-        print(f"error: {error}", file=sys.stderr)
+        _log.error("error: %s", error)
         return Exit.UNUSABLE
     return work(job)
 

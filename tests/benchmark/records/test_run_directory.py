@@ -115,8 +115,8 @@ def test_done_without_a_record_is_waiting(directory):
     assert not directory.finished()
 
 
-def test_a_manifest_that_cannot_be_read_is_named_and_left_out(tmp_path, capsys):
+def test_a_manifest_that_cannot_be_read_is_named_and_left_out(tmp_path, caplog):
     write_manifest(tmp_path, Manifest(sweep="good", runs=(RUN,)))
     (tmp_path / "sweeps" / "bad.json").write_text("{")
     assert list(manifests(tmp_path)) == ["good"]
-    assert "left out: " in capsys.readouterr().err
+    assert "left out: " in caplog.text

@@ -1,6 +1,7 @@
 """What wandb is sent, read back from what it wrote offline, and that nothing depends on it."""
 
 import json
+import logging
 import struct
 import sys
 
@@ -47,14 +48,16 @@ def written(folder):
 
 
 @pytest.mark.slow
-def test_a_cohort_leaves_one_offline_run_each_and_the_numbers_it_has_without(world, teacher, monkeypatch, capfd):
+def test_a_cohort_leaves_one_offline_run_each_and_the_numbers_it_has_without(
+    world, teacher, monkeypatch, caplog, capfd
+):
+    caplog.set_level(logging.INFO)
     monkeypatch.setenv("WANDB_API_KEY", KEY)
     runs = [world.run("kd", teacher=teacher), world.run("student")]
     world.train(runs, "a")
     world.train(runs, "b", wandb="offline")
     assert all(world.equal(run, "a", "b") for run in runs)
-    said = capfd.readouterr()
-    assert said.out.count("wandb sync ") == 2 and "warning" not in said.err
+    assert caplog.text.count("wandb sync ") == 2 and "warning" not in caplog.text + capfd.readouterr().err
     for run in runs:
         folder = world.directory(run, "b").path
         found = written(folder)
@@ -76,17 +79,17 @@ def test_a_cohort_leaves_one_offline_run_each_and_the_numbers_it_has_without(wor
         assert not any(KEY.encode() in file.read_bytes() for file in folder.rglob("*") if file.is_file())
 
 
-def test_without_wandb_it_says_so_once_and_goes_on(world, monkeypatch, capsys):
+def test_without_wandb_it_says_so_once_and_goes_on(world, monkeypatch, caplog):
     monkeypatch.setitem(sys.modules, "wandb", None)
     made = tracker(world.run(), world.folder, "offline")
     made.log({"iteration": 1, "loss": 2.0})
     made.finish(State.DONE)
-    assert capsys.readouterr().err.splitlines() == [
+    assert caplog.messages == [
         "warning: wandb: ImportError: is not installed; pip install wandb; the run goes on without it"
     ]
 
 
-def test_a_failure_of_wandb_ends_only_the_tracking(world, monkeypatch, capsys):
+def test_a_failure_of_wandb_ends_only_the_tracking(world, monkeypatch, caplog):
     class Broken:
         def log(self, values, step):
             raise OSError(28, "No space left on device")
@@ -98,7 +101,7 @@ def test_a_failure_of_wandb_ends_only_the_tracking(world, monkeypatch, capsys):
     for iteration in (1, 2):
         made.log({"iteration": iteration, "loss": 2.0})
     made.finish(State.DONE)
-    assert capsys.readouterr().err.count("warning: wandb: OSError") == 1
+    assert caplog.text.count("warning: wandb: OSError") == 1
 
 
 def test_off_and_on_other_ranks_nothing_is_imported(world, monkeypatch):

@@ -289,7 +289,7 @@ def test_a_plain_run_equals_mmengines_runner_bit_for_bit(world, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_damaged_resume_file_is_set_aside_and_the_older_one_used(world, teacher, capsys):
+def test_a_damaged_resume_file_is_set_aside_and_the_older_one_used(world, teacher, caplog):
     runs = cohort(world, teacher)
     world.train(runs, "a")
     count = iter(range(1, 100))
@@ -298,22 +298,21 @@ def test_a_damaged_resume_file_is_set_aside_and_the_older_one_used(world, teache
     newest = world.directory(runs[1], "b").path / "resume_3.pth"
     newest.write_bytes(newest.read_bytes()[:5000])
     world.train(runs, "b")
-    assert "set aside as resume_3.pth.damaged: " in capsys.readouterr().err
+    assert "set aside as resume_3.pth.damaged: " in caplog.text
     assert newest.with_name("resume_3.pth.damaged").exists()
     assert all(world.equal(run, "a", "b") for run in runs)
 
 
 @pytest.mark.parametrize("name", ["record.json", "areas.npz"])
 @pytest.mark.parametrize("damage", ["cut", "gone"])
-def test_a_damaged_result_is_set_aside_and_made_again(world, capsys, name, damage):
+def test_a_damaged_result_is_set_aside_and_made_again(world, caplog, name, damage):
     run = world.run("student")
     world.train([run], "a")
     world.train([run], "b")
     file = world.directory(run, "b").path / name
     file.write_bytes(file.read_bytes()[:-100]) if damage == "cut" else file.unlink()
     world.train([run], "b")
-    said = capsys.readouterr().err
-    assert ("set aside as record.json.damaged" in said) == (name == "areas.npz" or damage == "cut")
+    assert ("set aside as record.json.damaged" in caplog.text) == (name == "areas.npz" or damage == "cut")
     assert world.equal(run, "a", "b")
 
 
@@ -374,7 +373,7 @@ def test_changed_code_between_two_attempts_makes_the_record_dirty(world, monkeyp
     assert world.record(run, "a").provenance.dirty and world.record(run, "a").provenance.commit == "second"
 
 
-def test_a_resume_file_of_another_layout_is_set_aside(world, capsys):
+def test_a_resume_file_of_another_layout_is_set_aside(world, caplog):
     run = world.run("student")
     count = iter(range(1, 100))
     with pytest.raises(Interrupted):
@@ -384,7 +383,7 @@ def test_a_resume_file_of_another_layout_is_set_aside(world, capsys):
     del state["curve"]
     checkpoints.save(file, state)
     world.train([run], "a")
-    assert "resume_2.pth: does not fit run" in capsys.readouterr().err
+    assert "resume_2.pth: does not fit run" in caplog.text
     assert world.record(run, "a").provenance.resumed_at == ()
 
 
