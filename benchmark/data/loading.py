@@ -59,11 +59,12 @@ class LoadSample(BaseTransform):
         strays = np.unique(labels[(labels > last) & (labels != IGNORE)]).tolist()
         if strays:
             values = ", ".join(map(str, strays[:5])) + (", …" if len(strays) > 5 else "")
-            other = set(strays) <= set(range(max(self.label_ids, default=0) + 1)) and not (labels == IGNORE).any()
-            raise KdsegError(
+            message = (
                 f"label {path}: holds {values}; the labels of {self.dataset} are 0 to {last}, and {IGNORE} for void"
-                + (f"; these look like labelIds: remove them, then `kdseg data prepare {self.dataset}`" * other)
             )
+            if set(strays) <= set(range(max(self.label_ids, default=0) + 1)) and not (labels == IGNORE).any():
+                message += f"; these look like labelIds: remove them, then `kdseg data prepare {self.dataset}`"
+            raise KdsegError(message)
         if self.reduce_zero_label:
             labels = np.where((labels == 0) | (labels == IGNORE), IGNORE, labels - 1).astype(np.uint8)
         return labels

@@ -123,7 +123,7 @@ class Cohort:
         except Exception as error:
             smaller = len(self.members) > 1 and out_of_memory(error)
             said = distributed.lost(error) or one_line(error)
-            self._leave(State.FAILED, said + "; a smaller --cohort goes on from here" * smaller)
+            self._leave(State.FAILED, f"{said}; a smaller --cohort goes on from here" if smaller else said)
             raise
         return self.failures
 
