@@ -18,7 +18,7 @@ from typing import Any
 
 from benchmark.core.paths import ROOT
 from benchmark.core.weights import WEIGHTS_VARIABLE
-from benchmark.doctor.findings import Finding, FindingState, apt, pinned, pip, said, text
+from benchmark.doctor.findings import Finding, FindingState, apt, output_of, pinned, pip, text
 from benchmark.spec.definitions import Dataset
 
 FORKS = {"mmengine": "onedl-mmengine", "mmcv": "onedl-mmcv", "mmseg": "onedl-mmsegmentation"}
@@ -31,10 +31,10 @@ GIB = 2**30
 Installed = Callable[[str], str | None]
 
 
-def python(found: tuple[int, ...] = sys.version_info[:3]) -> Finding:
+def python(version: tuple[int, ...] = sys.version_info[:3]) -> Finding:
     """The Python that runs us."""
-    detail = f"{'.'.join(map(str, found))} ({platform.python_implementation()})"
-    if found >= (3, 11):
+    detail = f"{'.'.join(map(str, version))} ({platform.python_implementation()})"
+    if version >= (3, 11):
         return Finding("Python", FindingState.OK, detail)
     return Finding("Python", FindingState.BROKEN, f"{detail}; 3.11 or newer is needed", "make setup PYTHON=python3.11")
 
@@ -69,9 +69,9 @@ def gpu(facts: Mapping[str, Any], driver: bool) -> Finding:
 
 def opencv(facts: Mapping[str, Any], installed: Installed) -> Finding:
     """OpenCV: its headless build needs no screen's libraries (libGL)."""
-    found = _versions((HEADLESS, *OPENCV), installed)
-    others = [name for name in found if name != HEADLESS]
-    what = ", ".join(f"{name} {number}" for name, number in found.items()) or facts.get("version", "")
+    versions = _versions((HEADLESS, *OPENCV), installed)
+    others = [name for name in versions if name != HEADLESS]
+    what = ", ".join(f"{name} {number}" for name, number in versions.items()) or facts.get("version", "")
     mend = pip(f"install --force-reinstall --no-deps {pinned(HEADLESS)}")
     if others:
         mend = f"{pip('uninstall -y ' + ' '.join(others))} && {mend}"
@@ -79,7 +79,7 @@ def opencv(facts: Mapping[str, Any], installed: Installed) -> Finding:
         state, detail = _fault(facts, "cv2")
         screen = "; the headless build needs no screen's libraries" if re.search(r"\blib\w+\.so", detail) else ""
         return Finding("OpenCV", state, detail + screen, mend)
-    if len(found) > 1:
+    if len(versions) > 1:
         return Finding("OpenCV", FindingState.OPTIONAL, f"{what}: they share the folder cv2, the last one wins", mend)
     return Finding("OpenCV", FindingState.OK, what)
 
@@ -92,18 +92,18 @@ def toolbox(facts: Mapping[str, Any], installed: Installed, unusable: str = "") 
     """
     findings = []
     for module, fork in FORKS.items():
-        found = _versions((fork, *UPSTREAM[module]), installed)
-        upstream = [name for name in found if name != fork]
-        what = ", ".join(f"{name} {number}" for name, number in found.items())
-        mend = pip(f"install {'--force-reinstall ' if found else ''}--no-deps {pinned(fork)}")
+        versions = _versions((fork, *UPSTREAM[module]), installed)
+        upstream = [name for name in versions if name != fork]
+        what = ", ".join(f"{name} {number}" for name, number in versions.items())
+        mend = pip(f"install {'--force-reinstall ' if versions else ''}--no-deps {pinned(fork)}")
         if upstream:
             mend = f"{pip('uninstall -y ' + ' '.join(upstream))} && {mend}"
-        if len(found) > 1:
+        if len(versions) > 1:
             findings.append(Finding(module, FindingState.BROKEN, f"{what}: they overwrite each other's files", mend))
         elif facts.get(module):
             note = f"; the suite is tested with {fork}" if upstream else ""
             findings.append(Finding(module, FindingState.OK, (what or "there, of no known distribution") + note))
-        elif not found:
+        elif not versions:
             findings.append(Finding(module, FindingState.MISSING, "not installed", mend))
         elif unusable:
             findings.append(Finding(module, FindingState.BROKEN, f"{what}: cannot be imported; mend {unusable} first"))
@@ -138,13 +138,13 @@ def memory(meminfo: str, limit: str) -> Finding:
 
 def disk(work_dir: Path, free: int | None = None) -> Finding:
     """Free disk where runs are kept, and whether we may write there."""
-    place = next(path for path in (work_dir, *work_dir.absolute().parents) if os.path.lexists(path))
+    folder = next(path for path in (work_dir, *work_dir.absolute().parents) if os.path.lexists(path))
     try:
-        with tempfile.TemporaryFile(dir=place):
-            free = shutil.disk_usage(place).free if free is None else free
+        with tempfile.TemporaryFile(dir=folder):
+            free = shutil.disk_usage(folder).free if free is None else free
     except OSError as error:
-        mend = "kdseg doctor --work-dir DIR" if not place.is_dir() else f"chmod u+rwx {shlex.quote(str(place))}"
-        return Finding("disk", FindingState.BROKEN, f"{place}: cannot be written: {error.strerror or error}", mend)
+        mend = "kdseg doctor --work-dir DIR" if not folder.is_dir() else f"chmod u+rwx {shlex.quote(str(folder))}"
+        return Finding("disk", FindingState.BROKEN, f"{folder}: cannot be written: {error.strerror or error}", mend)
     detail = f"{free / GIB:.1f} GiB free for {work_dir}"
     state = FindingState.BROKEN if free < GIB else FindingState.OPTIONAL if free < 10 * GIB else FindingState.OK
     mend = "" if state is FindingState.OK else f"kdseg clean --work-dir {shlex.quote(str(work_dir))} --yes"
@@ -156,7 +156,7 @@ def git(root: Path = ROOT) -> Finding:
     if not shutil.which("git"):
         return Finding("git", FindingState.OPTIONAL, "not found; records cannot name the commit", apt("git"))
     commit, changes = (
-        said(["git", "-C", str(root), *words])
+        output_of(["git", "-C", str(root), *words])
         for words in (
             ("rev-parse", "--short", "HEAD"),
             ("status", "--porcelain", "--untracked-files=no"),
@@ -178,11 +178,11 @@ def slurm(timeout_s: float = 5) -> Finding:
         return Finding("Slurm", FindingState.OPTIONAL, "not on this machine; sweeps run in local processes", module)
     if gone:
         return Finding("Slurm", FindingState.OPTIONAL, f"{', '.join(gone)} not found", module or apt("slurm-client"))
-    answer = said(["scontrol", "ping"], timeout_s)
+    answer = output_of(["scontrol", "ping"], timeout_s)
     if answer is None or " UP" not in answer:
         return Finding("Slurm", FindingState.OPTIONAL, "installed, but its controller does not answer", "scontrol ping")
     return Finding(
-        "Slurm", FindingState.OK, f"controller answers ({said(['sbatch', '--version']) or 'version unknown'})"
+        "Slurm", FindingState.OK, f"controller answers ({output_of(['sbatch', '--version']) or 'version unknown'})"
     )
 
 
@@ -198,7 +198,7 @@ def package(name: str, use: str, installed: Installed, needed: bool) -> Finding:
 def latex() -> Finding:
     """LaTeX, for tables in papers."""
     gone = [name for name in ("pdflatex", "latexmk") if not shutil.which(name)]
-    if not gone and shutil.which("kpsewhich") and not said(["kpsewhich", "booktabs.sty"]):
+    if not gone and shutil.which("kpsewhich") and not output_of(["kpsewhich", "booktabs.sty"]):
         gone = ["booktabs.sty"]
     if gone:
         mend = apt("texlive-latex-recommended latexmk")
@@ -210,9 +210,9 @@ def latex() -> Finding:
 
 def chromium() -> Finding:
     """A browser, for the tests of reports."""
-    found = next((name for name in CHROMIUM if shutil.which(name)), None)
-    if found:
-        return Finding("Chromium", FindingState.OK, found)
+    browser = next((name for name in CHROMIUM if shutil.which(name)), None)
+    if browser:
+        return Finding("Chromium", FindingState.OK, browser)
     return Finding("Chromium", FindingState.OPTIONAL, "not found; only tests of reports need it", apt("chromium"))
 
 
@@ -269,5 +269,5 @@ def _versions(names: Iterable[str], installed: Installed) -> dict[str, str]:
 
 def _stems(folder: Path, suffix: str) -> set[str]:
     """Names below a folder, without suffix; only listed, never opened."""
-    files = (Path(place, file).relative_to(folder) for place, _, files in os.walk(folder) for file in files)
+    files = (Path(parent, file).relative_to(folder) for parent, _, files in os.walk(folder) for file in files)
     return {str(file).removesuffix(suffix) for file in files if file.name.endswith(suffix)}

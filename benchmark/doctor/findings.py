@@ -50,7 +50,7 @@ def pinned(distribution: str) -> str:
     return next((pin for pin in pins if pin.startswith(f"{distribution}==")), distribution)
 
 
-def said(command: list[str], timeout_s: float = 30) -> str | None:
+def output_of(command: list[str], timeout_s: float = 30) -> str | None:
     """What a command printed, None if it failed or gave no answer in time."""
     try:
         done = subprocess.run(command, capture_output=True, timeout=timeout_s, stdin=subprocess.DEVNULL)

@@ -104,10 +104,10 @@ def data_roots(pairs: list[str]) -> dict[str, Path | None]:
     return roots
 
 
-def weights_folder(given: Path | None) -> Path | None:
+def weights_folder(folder: Path | None) -> Path | None:
     """The folder of weight files: as given, or as the environment names it."""
     named = os.environ.get(WEIGHTS_VARIABLE)
-    return given or (Path(named) if named else None)
+    return folder or (Path(named) if named else None)
 
 
 def show(findings: list[Finding], console: Console) -> None:
