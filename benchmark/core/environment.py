@@ -49,13 +49,13 @@ def code_version() -> tuple[str, bool]:
 
 def package_versions() -> dict[str, str]:
     """Versions of the packages that numbers may depend on, and of Python."""
-    found = {"python": platform.python_version()}
+    versions = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
-            found[package] = version(package)
+            versions[package] = version(package)
         except PackageNotFoundError:
             continue
-    return found
+    return versions
 
 
 @cache

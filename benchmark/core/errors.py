@@ -20,5 +20,5 @@ def unknown(kind: str, name: object, known: Iterable[str], where: str = "") -> K
 
 def one_line(error: BaseException) -> str:
     """What an error says, short and in one line; after its type, unless it is one of ours."""
-    said = " ".join(str(error).split())[:400]
-    return said if isinstance(error, KdsegError) else f"{type(error).__name__}: {said}"
+    message = " ".join(str(error).split())[:400]
+    return message if isinstance(error, KdsegError) else f"{type(error).__name__}: {message}"

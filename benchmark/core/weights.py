@@ -70,15 +70,15 @@ def find_weights(file: str, weights_dir: Path | None) -> Path:
     """
     folders = [folder for folder in (weights_dir, os.environ.get(WEIGHTS_VARIABLE)) if folder]
     candidates = [Path(file), *(Path(folder) / file for folder in folders)]
-    found = next((path for path in candidates if path.is_file()), None)
-    if found is None and folders:
+    file_path = next((path for path in candidates if path.is_file()), None)
+    if file_path is None and folders:
         from benchmark.core.weights import fetch, known
 
         if file in known():
             return fetch(file, Path(folders[0])).resolve()
-    if found is None:
+    if file_path is None:
         where = ", ".join(str(path) for path in candidates)
         raise KdsegError(
             f"weights {file}: no such file (looked at {where}); pass --weights-dir or set {WEIGHTS_VARIABLE}"
         )
-    return found.resolve()
+    return file_path.resolve()
