@@ -62,15 +62,15 @@ class Seconds:
 
 def measured(records: Iterable[Record]) -> dict[str, Seconds]:
     """What the records say an iteration takes, by kind of run."""
-    found: dict[str, list[Seconds]] = {}
+    costs: dict[str, list[Seconds]] = {}
     for record in records:
         cost = record.cost
         if record.result is not None:
             spent = Seconds(cost.devices * cost.step_s, cost.devices * (cost.teacher_s + cost.data_s))
-            found.setdefault(kind(record.inputs), []).append(spent)
+            costs.setdefault(kind(record.inputs), []).append(spent)
     return {
         key: Seconds(statistics.median(s.step for s in some), statistics.median(s.shared for s in some))
-        for key, some in found.items()
+        for key, some in costs.items()
     }
 
 
@@ -91,10 +91,10 @@ def estimate(jobs: Sequence[Job], known: dict[str, Seconds]) -> Estimate:
             key = kind(run)
             if key not in facts:
                 facts[key] = _facts(run, known.get(key))
-            found = facts[key]
+            cost = facts[key]
             from_records += key in known
-            seconds, shared = seconds + found.own_s, max(shared, found.shared_s)
-            disk, peak = disk + found.kept, peak + found.kept + found.resumable
+            seconds, shared = seconds + cost.own_s, max(shared, cost.shared_s)
+            disk, peak = disk + cost.kept, peak + cost.kept + cost.resumable
         seconds += shared
     return Estimate(seconds / 3600, from_records, sum(len(job.runs) for job in jobs), disk / 1e9, peak / 1e9)
 
@@ -109,9 +109,9 @@ class _Facts:
     resumable: int
 
 
-def _facts(run: Run, found: Seconds | None) -> _Facts:
+def _facts(run: Run, seconds: Seconds | None) -> _Facts:
     iterations = run_recipe(run).data.iterations
-    step, shared = (found.step, found.shared) if found else (step_seconds(run), teacher_seconds(run))
+    step, shared = (seconds.step, seconds.shared) if seconds else (step_seconds(run), teacher_seconds(run))
     return _Facts(step * iterations + validation_seconds(run), shared * iterations, *disk_bytes(run))
 
 

@@ -123,18 +123,18 @@ def load_sweep(path: Path) -> Sweep:
     return parse(Sweep, read_yaml(path), path.name)
 
 
-def sweep_file(given: str) -> Path:
+def sweep_file(name: str) -> Path:
     """The file of a sweep that is named by its path, or by its name in `slurm/sweeps/`.
 
     Raises:
         KdsegError: there is none of that name (with near matches).
     """
-    if given.endswith((".yaml", ".yml")):
-        return Path(given)
+    if name.endswith((".yaml", ".yml")):
+        return Path(name)
     shipped = {file.stem: file for file in SWEEPS.glob("*.yaml")}
-    if given not in shipped:
-        raise unknown("sweep", given, shipped)
-    return shipped[given]
+    if name not in shipped:
+        raise unknown("sweep", name, shipped)
+    return shipped[name]
 
 
 def plan_sweep(sweep: Sweep, weights_dir: Path | None = None, missing: list[str] | None = None) -> Plan:
@@ -164,8 +164,8 @@ def plan_sweep(sweep: Sweep, weights_dir: Path | None = None, missing: list[str]
     for pairs, methods, seeds in parts:
         for entry, setting in product(pairs, _settings(sweep, methods)):
             runs.add_cell(entry, teachers[entry], setting, seeds)
-    for place in sorted(runs.unused_rules):
-        rule = sweep.exclude[place].model_dump(exclude_defaults=True)
+    for index in sorted(runs.unused_rules):
+        rule = sweep.exclude[index].model_dump(exclude_defaults=True)
         raise KdsegError(f"sweep {sweep.name}: exclude: {rule} fits no cell; is a name in it misspelt?")
     manifest = Manifest(sweep=sweep.name, runs=tuple(runs.by_id.values()), skips=tuple(dict.fromkeys(runs.skips)))
     published = {source.id: pair.teacher_miou for pair, source in teachers.items() if pair.teacher_miou is not None}
@@ -210,10 +210,10 @@ class _Runs:
         pair = Pair(student=network(entry.student), teacher=network(entry.teacher))
         setting = setting.model_copy(update={"note": recipe_note(setting.name, self.dataset.name, pair)})
         rules = {
-            seed: [place for place, rule in enumerate(self.sweep.exclude) if rule.fits(setting.name, entry, seed)]
+            seed: [index for index, rule in enumerate(self.sweep.exclude) if rule.fits(setting.name, entry, seed)]
             for seed in seeds
         }
-        self.unused_rules -= {place for places in rules.values() for place in places}
+        self.unused_rules -= {index for places in rules.values() for index in places}
         reason = method.skip(pair)
         if reason:
             self._skip(entry, setting, reason)
@@ -333,7 +333,7 @@ def check_on_protocol(run: Run, allowed: bool) -> None:
 
 
 def _settings(sweep: Sweep, methods: Sequence[str | dict[str, Any]]) -> list[MethodSetting]:
-    found: list[MethodSetting] = []
+    settings: list[MethodSetting] = []
     for entry in methods:
         hyper = {} if isinstance(entry, str) else dict(entry)
         name = entry if isinstance(entry, str) else hyper.pop("name", None)
@@ -345,6 +345,6 @@ def _settings(sweep: Sweep, methods: Sequence[str | dict[str, Any]]) -> list[Met
             raise KdsegError(f"sweep {sweep.name}: methods: {name}: {empty[0]} has no values; leave it out or give one")
         for values in product(*axes.values()):
             setting = method_setting(name, dict(zip(axes, values, strict=True)), sweep.dataset)
-            if setting not in found:
-                found.append(setting)
-    return found
+            if setting not in settings:
+                settings.append(setting)
+    return settings
