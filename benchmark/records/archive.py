@@ -78,8 +78,8 @@ def import_records(file: Path, folder_of: Callable[[str], Path], sweeps: Path) -
         KdsegError: the file is no such archive, holds something else, or cannot be written; nothing was changed.
     """
     make_folder(sweeps.parent)
-    with tempfile.TemporaryDirectory(prefix=".import-", dir=sweeps.parent) as place:
-        unpacked = Path(place)
+    with tempfile.TemporaryDirectory(prefix=".import-", dir=sweeps.parent) as temporary:
+        unpacked = Path(temporary)
         _unpack(file, unpacked)
         new, known, refused = [], [], []
         for folder in sorted((unpacked / "runs").glob("*")):
@@ -102,7 +102,7 @@ def import_records(file: Path, folder_of: Callable[[str], Path], sweeps: Path) -
     return Imported(tuple(new), tuple(known), tuple(refused))
 
 
-def _unpack(file: Path, place: Path) -> None:
+def _unpack(file: Path, folder: Path) -> None:
     try:
         with tarfile.open(file, "r:gz") as archive:
             for member in archive:
@@ -110,7 +110,7 @@ def _unpack(file: Path, place: Path) -> None:
                     raise KdsegError(
                         f"{file}: holds {member.name!r}, which is no part of a record; nothing was imported"
                     )
-                archive.extract(member, place, filter="data")
+                archive.extract(member, folder, filter="data")
     except FileNotFoundError:
         raise KdsegError(f"{file}: no such file") from None
     except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
@@ -143,12 +143,12 @@ def _is_known(record: Record, target: Path) -> bool:
     if not (target / "record.json").exists():
         raise KdsegError(f"run {record.id}: was started here and is not finished; move {target} away to import it")
     try:
-        here = _checked(target)
+        existing = _checked(target)
     except KdsegError as error:
         set_aside(target / "record.json", str(error))
         return False
     same = ("outcome", "result", "divergence", "areas_sha256", "student_sha256")
-    if any(getattr(here, name) != getattr(record, name) for name in same):
+    if any(getattr(existing, name) != getattr(record, name) for name in same):
         raise KdsegError(f"run {record.id}: is here with another outcome, which stays; {target / 'record.json'}")
     return True
 
@@ -167,8 +167,8 @@ def _add_manifest(source: Path, target: Path, where: str) -> list[str]:
     try:
         manifest = parse(Manifest, read_json(source), where)
         if target.exists():
-            here = parse(Manifest, read_json(target), str(target))
-            return [] if here == manifest else [f"{where}: the sweep is here with other runs, which stay"]
+            existing = parse(Manifest, read_json(target), str(target))
+            return [] if existing == manifest else [f"{where}: the sweep is here with other runs, which stay"]
     except KdsegError as error:
         return [str(error)]
     make_folder(target.parent)

@@ -95,11 +95,12 @@ def leased(folder: Path) -> Iterator[Lease]:
 def _take(folder: Path, owner: Owner) -> tuple[int, IO[str]]:
     temporary = folder / f".lease.{os.getpid()}.tmp"
     while True:
-        found = _attempts(folder)
-        newest = max(found, default=0)
+        attempts = _attempts(folder)
+        newest = max(attempts, default=0)
         if newest and not _free(_file(folder, newest), owner):
-            said = _owner(_file(folder, newest))
-            raise KdsegError(f"{folder}: is being trained by {f'pid {said.pid} on {said.host}' if said else 'another'}")
+            holder = _owner(_file(folder, newest))
+            who = f"pid {holder.pid} on {holder.host}" if holder else "another"
+            raise KdsegError(f"{folder}: is being trained by {who}")
         held = temporary.open("w", encoding="utf-8")
         try:
             fcntl.flock(held, fcntl.LOCK_EX)
@@ -111,22 +112,22 @@ def _take(folder: Path, owner: Owner) -> tuple[int, IO[str]]:
             continue
         finally:
             temporary.unlink()
-        for old in found:
+        for old in attempts:
             _file(folder, old).unlink(missing_ok=True)
         return newest + 1, held
 
 
-def _free(file: Path, ours: Owner) -> bool:
+def _free(file: Path, asking: Owner) -> bool:
     """Whether the owner of a lease has left, is dead, or is to give way."""
     owner = _owner(file)
     if owner and owner.released:
         return True
-    if owner and owner.job and owner.job == ours.job and owner.restart < ours.restart:
+    if owner and owner.job and owner.job == asking.job and owner.restart < asking.restart:
         return True
     try:
         if _locked(file):
             return False
-        if owner and owner.machine == ours.machine:
+        if owner and owner.machine == asking.machine:
             return True
         return _silent(file)
     except FileNotFoundError:

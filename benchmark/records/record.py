@@ -178,28 +178,28 @@ def records(folder: Path) -> list[Record]:
 
     One that cannot be read is named in a warning and left out; its run counts as not finished, and is trained again.
     """
-    found, damaged = records_and_damage(folder)
+    whole, damaged = records_and_damage(folder)
     for line in damaged:
         _log.warning("left out: %s", line)
-    return found
+    return whole
 
 
 def records_and_damage(folder: Path) -> tuple[list[Record], list[str]]:
     """All records that can be read, by run id, and what is wrong with each of the others, a line each."""
-    found, damaged = [], []
+    whole, damaged = [], []
     files = [*Path(folder).glob("*/record.json"), *Path(folder).glob("runs/*/record.json")]
     collecting = gc.isenabled()
     gc.disable()  # it would walk over all records so far, again and again, and there is nothing to collect
     try:
         for file in sorted(files, key=lambda file: file.parent.name):
             try:
-                found.append(read_record(file))
+                whole.append(read_record(file))
             except KdsegError as error:
                 damaged.append(str(error))
     finally:
         if collecting:
             gc.enable()
-    return found, damaged
+    return whole, damaged
 
 
 def read_record(file: Path) -> Record:

@@ -124,17 +124,17 @@ class RunDirectory:
         """
         file = self.path / "record.json"
         try:
-            found = Brief.model_validate_json(file.read_bytes())
+            brief = Brief.model_validate_json(file.read_bytes())
         except FileNotFoundError:
             return None
         except (OSError, ValueError) as error:
             raise KdsegError(f"{file}: not readable as a record: {' '.join(str(error).split())[:200]}") from None
-        if found.schema_version != SCHEMA:
+        if brief.schema_version != SCHEMA:
             record = read_record(file)
-            found = Brief.model_validate(record.model_dump(include={*Brief.model_fields}))
-        if found.id != self.id:
-            raise KdsegError(f"{file}: is the record of another run, {found.id}")
-        return found
+            brief = Brief.model_validate(record.model_dump(include={*Brief.model_fields}))
+        if brief.id != self.id:
+            raise KdsegError(f"{file}: is the record of another run, {brief.id}")
+        return brief
 
     def damage(self) -> str | None:
         """What is wrong with the record or the areas it names; None if all is whole, or there is no record."""
@@ -180,8 +180,8 @@ class RunDirectory:
         """Drop the lines of `scalars.jsonl` after an iteration: a killed attempt wrote them, and they come again."""
         file = self.path / "scalars.jsonl"
         if self.writable() and file.exists():
-            kept = [line for line in file.read_text(errors="replace").splitlines() if _iteration(line) <= iteration]
-            write_bytes(file, "".join(line + "\n" for line in kept).encode())
+            lines = [line for line in file.read_text(errors="replace").splitlines() if _iteration(line) <= iteration]
+            write_bytes(file, "".join(line + "\n" for line in lines).encode())
 
     @contextmanager
     def lock(self) -> Iterator[None]:
@@ -192,9 +192,9 @@ class RunDirectory:
 
 def set_aside(file: Path, why: str) -> None:
     """Rename a damaged file, so that nothing takes it for whole and nobody loses it; a warning says so."""
-    place = file.with_name(file.name + ".damaged")
-    file.replace(place)
-    _log.warning("set aside as %s: %s", place.name, why)
+    target = file.with_name(file.name + ".damaged")
+    file.replace(target)
+    _log.warning("set aside as %s: %s", target.name, why)
 
 
 def _iteration(line: str) -> float:
@@ -214,10 +214,10 @@ def write_manifest(work_dir: Path, manifest: Manifest) -> None:
 
 def manifests(work_dir: Path) -> dict[str, Manifest]:
     """The sweeps that were started in a work directory, by name; one that cannot be read is named and left out."""
-    found = {}
+    by_name = {}
     for file in sorted((Path(work_dir) / "sweeps").glob("*.json")):
         try:
-            found[file.stem] = parse(Manifest, read_json(file), str(file))
+            by_name[file.stem] = parse(Manifest, read_json(file), str(file))
         except KdsegError as error:
             _log.warning("left out: %s", error)
-    return found
+    return by_name
