@@ -57,9 +57,9 @@ def analyze(arguments: Namespace) -> int:
 
     groups = choose(records(arguments.work_dir), arguments.dataset, arguments.methods)
     files = known_files(arguments.work_dir, arguments.teacher)
-    place = Workplace(arguments.work_dir, files, arguments.data_root, device_of(arguments))
+    workplace = Workplace(arguments.work_dir, files, arguments.data_root, device_of(arguments))
     written = {"cka": cka, "panels": panels}[arguments.what].analyze(
-        groups, place, lambda line: print(line, file=sys.stderr)
+        groups, workplace, lambda line: print(line, file=sys.stderr)
     )
     say_where({arguments.what: [str(path) for path in written]})
     return 0

@@ -31,7 +31,7 @@ def cancel(arguments: Namespace) -> int:
     if not mine:
         raise unknown("submitted sweep", name, {entry.sweep for entry in submissions(arguments.work_dir)})
     seen = queue.poll([])
-    live = {found.name: key.partition("_")[0] for key, found in seen.items() if found.live}
+    live = {job.name: key.partition("_")[0] for key, job in seen.items() if job.live}
     jobs = [entry.job for entry in mine if live.get(entry.name) == entry.job]
     queue.cancel(jobs)
     print(f"cancelled: {', '.join(jobs)}" if jobs else f"sweep {name}: no job of it runs or waits")

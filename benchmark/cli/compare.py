@@ -35,9 +35,9 @@ def compare(arguments: Namespace) -> int:
     from benchmark.report.writers import RENDERERS, to_terminal
     from benchmark.results.comparison import compare_runs
 
-    made = comparison_table(compare_runs(results(arguments.work_dir), arguments.first, arguments.second))
+    table = comparison_table(compare_runs(results(arguments.work_dir), arguments.first, arguments.second))
     if arguments.format == "terminal":
-        Console().print(to_terminal(made))
+        Console().print(to_terminal(table))
     else:
-        print(RENDERERS[arguments.format](made), end="")
+        print(RENDERERS[arguments.format](table), end="")
     return 0

@@ -60,7 +60,7 @@ def _check(arguments: Namespace) -> int:
         console, quiet = Console(stderr=True), not sys.stderr.isatty()
         return track(items, split, count, console=console, transient=True, disable=quiet)
 
-    found = inspect(definition, arguments.data_root, _workers(arguments), arguments.checkpoint, bar)
+    report = inspect(definition, arguments.data_root, _workers(arguments), arguments.checkpoint, bar)
     rows = [
         {
             "split": facts.split,
@@ -70,15 +70,15 @@ def _check(arguments: Namespace) -> int:
             "classes": f"{len(facts.labels)} of {len(definition.classes)}",
             "list hash": facts.list_hash,
         }
-        for facts in found.splits
+        for facts in report.splits
     ]
     if rows:
         print_table(f"{definition.title} in {arguments.data_root}", rows)
-    for problem in found.problems:
+    for problem in report.problems:
         print(f"problem: {problem}")
-    if not found.problems:
+    if not report.problems:
         print("no problems: these are the official images, and every label can be read")
-    return 1 if found.problems else 0
+    return 1 if report.problems else 0
 
 
 def _prepare(arguments: Namespace) -> int:

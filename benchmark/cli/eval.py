@@ -35,17 +35,17 @@ def score(arguments: Namespace) -> int:
     dataset, loaded = checkpoint(arguments)
     if dataset is None:
         raise KdsegError(f"{loaded.file}: does not say what it was trained on; pass --dataset NAME")
-    found = in_percent(
+    scores = in_percent(
         loaded,
         score_network(loaded, dataset, arguments.split, arguments.data_root, device_of(arguments)),
         arguments.split,
     )
     if arguments.format == "json":
-        print(json.dumps(found, indent=1, ensure_ascii=False))
+        print(json.dumps(scores, indent=1, ensure_ascii=False))
         return 0
-    rows = [{"class": key, "IoU": _percent(value)} for key, value in found["IoU"].items()]
-    print_table(f"{loaded.file.name} on {dataset.name} {arguments.split}, {found['images']} images", rows)
-    print("  ".join(f"{key} {_percent(found[key])}" for key in ("mIoU", "mAcc", "aAcc")))
+    rows = [{"class": key, "IoU": _percent(value)} for key, value in scores["IoU"].items()]
+    print_table(f"{loaded.file.name} on {dataset.name} {arguments.split}, {scores['images']} images", rows)
+    print("  ".join(f"{key} {_percent(scores[key])}" for key in ("mIoU", "mAcc", "aAcc")))
     return 0
 
 

@@ -36,11 +36,11 @@ def figures(arguments: Namespace) -> int:
     for kind in arguments.fig:
         if kind not in KINDS:
             raise unknown("figure", kind, KINDS, "--fig")
-    made = make_figures(Sources(results(arguments.work_dir), arguments.work_dir), arguments.fig)
-    if not made.figures or (arguments.fig and made.reasons):
-        raise KdsegError("; ".join(made.reasons.values()))
-    written = write(made.figures, arguments.out or arguments.work_dir / "figures")
-    for reason in made.reasons.values():
+    result = make_figures(Sources(results(arguments.work_dir), arguments.work_dir), arguments.fig)
+    if not result.figures or (arguments.fig and result.reasons):
+        raise KdsegError("; ".join(result.reasons.values()))
+    written = write(result.figures, arguments.out or arguments.work_dir / "figures")
+    for reason in result.reasons.values():
         print(f"not made: {reason}", file=sys.stderr)
     say_where({"figures": [str(path) for path in written]})
     return 0

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from benchmark.spec.definitions import Dataset
 
 
-def results(work_dir: Path, found: Sequence[Record] | None = None) -> Results:
-    """All that is known of the runs in a work directory, or in a folder of records (`found`: its records).
+def results(work_dir: Path, loaded: Sequence[Record] | None = None) -> Results:
+    """All that is known of the runs in a work directory, or in a folder of records (`loaded`: its records).
 
     Raises:
         KdsegError: it holds no records.
@@ -29,11 +29,11 @@ def results(work_dir: Path, found: Sequence[Record] | None = None) -> Results:
     from benchmark.results.results import Results
 
     folder = record_folder(work_dir)
-    found = records(work_dir) if found is None else found
-    if not found:
+    loaded = records(work_dir) if loaded is None else loaded
+    if not loaded:
         raise no_records(work_dir)
     return Results.of(
-        found, manifests(work_dir).values(), _reason(work_dir), lambda run_id: folder / run_id / "areas.npz"
+        loaded, manifests(work_dir).values(), _reason(work_dir), lambda run_id: folder / run_id / "areas.npz"
     )
 
 
@@ -91,8 +91,8 @@ def checkpoint(arguments: Namespace) -> tuple[Dataset | None, Loaded]:
     return dataset, loaded
 
 
-def _same_names(ours: Iterable[str], theirs: Iterable[str]) -> bool:
+def _same_names(first: Iterable[str], second: Iterable[str]) -> bool:
     def plain(names: Iterable[str]) -> list[str]:
         return ["".join(filter(str.isalnum, name.lower())) for name in names]
 
-    return plain(ours) == plain(theirs)
+    return plain(first) == plain(second)

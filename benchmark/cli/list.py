@@ -50,10 +50,10 @@ def _method_rows() -> list[dict[str, object]]:
     kinds = {name: method_class(name) for name in method_files()}
     rows = [{"method": name, "title": k.title, "version": k.version, "source": k.source} for name, k in kinds.items()]
     for name in recipe_names():
-        code, found = recipe(name)
+        code, details = recipe(name)
         version = make_method(name, recipe_hyper(name)).version
         source = f"{code.repository.removeprefix('https://')} @{code.commit[:7]}"
-        rows.append({"method": name, "title": found.title, "version": version, "source": source})
+        rows.append({"method": name, "title": details.title, "version": version, "source": source})
     return rows
 
 

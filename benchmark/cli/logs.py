@@ -33,26 +33,26 @@ def logs(arguments: Namespace) -> int:
         files = [file.with_suffix(".log") for file in jobs if id_ in _job_runs(file)][-1:]
     there = [file for file in files if file.is_file()]
     if not there:
-        said = f"; job {attempt.element} has not begun" if attempt else ""
-        raise KdsegError(f"run {id_}: has no log yet{said}")
+        note = f"; job {attempt.element} has not begun" if attempt else ""
+        raise KdsegError(f"run {id_}: has no log yet{note}")
     for file in there:
         print(f"==> {file}")
         print("\n".join(file.read_text(errors="replace").splitlines()[-arguments.lines :]))
     return 0
 
 
-def _run_id(given: str, work_dir: Path) -> str:
+def _run_id(name: str, work_dir: Path) -> str:
     """The id of a run that is named by the start of its id, or by its folder."""
     from benchmark.records.run_directory import manifests
 
-    start = Path(given).name
+    start = Path(name).name
     ids = {path.name for path in (work_dir / "runs").glob("*")}
     ids |= {run.id for manifest in manifests(work_dir).values() for run in manifest.runs}
     fits = sorted(id_ for id_ in ids if id_.startswith(start))
     if len(fits) > 1:
-        raise KdsegError(f"run {given}: more than one begins so: {', '.join(fits[:4])}")
+        raise KdsegError(f"run {name}: more than one begins so: {', '.join(fits[:4])}")
     if not fits:
-        raise unknown("run", given, ids, str(work_dir))
+        raise unknown("run", name, ids, str(work_dir))
     return fits[0]
 
 

@@ -132,6 +132,6 @@ def device_of(arguments: argparse.Namespace) -> Any:
     return prepare_process(Job(runs=(), work_dir="", execution=chosen))
 
 
-def sweep_name(given: str) -> str:
+def sweep_name(text: str) -> str:
     """The name of a sweep, also if its file is named."""
-    return Path(given).stem if given.endswith((".yaml", ".yml")) else given
+    return Path(text).stem if text.endswith((".yaml", ".yml")) else text

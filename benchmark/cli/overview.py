@@ -42,8 +42,8 @@ def overview(title: str, states: Sequence[RunState], retry: str = "") -> Rendera
     present = {state.at for state in states}
     parts.append(Text("  ").join(Text(f"{mark} {at}", style) for at, (mark, style) in GLYPHS.items() if at in present))
     problems = _problems(states)
-    for place, (line, group) in enumerate(problems.items()):
-        if place == SHOWN:
+    for index, (line, group) in enumerate(problems.items()):
+        if index == SHOWN:
             parts.append(Text(f"\nand {len(problems) - SHOWN} other problems; --all shows every run", "red"))
             break
         parts += [Text(), _problem(line, group)]
@@ -117,12 +117,12 @@ def _progress(state: RunState) -> str:
 
 def _by_pair(states: Iterable[RunState]) -> dict[str, list[RunState]]:
     """Runs by the pair they belong to, in the order of tables; before them networks that learn alone."""
-    found: dict[str, list[RunState]] = {}
+    pairs: dict[str, list[RunState]] = {}
     for state in sorted(states, key=_order):
         run = state.run
         pair = f"{network(run.teacher.model).title} → {network(run.model).title}" if run.teacher else "no teacher"
-        found.setdefault(f"{run.dataset}, {run.protocol}: {pair}", []).append(state)
-    return found
+        pairs.setdefault(f"{run.dataset}, {run.protocol}: {pair}", []).append(state)
+    return pairs
 
 
 def _order(state: RunState) -> tuple[Any, ...]:
@@ -133,12 +133,12 @@ def _order(state: RunState) -> tuple[Any, ...]:
 
 def _problems(states: Iterable[RunState]) -> dict[str, list[RunState]]:
     """Runs that need somebody, by what is wrong with them."""
-    found: dict[str, list[RunState]] = {}
+    problems: dict[str, list[RunState]] = {}
     for state in states:
         if state.attention:
             kind = f"{state.at} ({state.cause})" if state.cause else str(state.at)
-            found.setdefault(f"{kind}: {state.message}", []).append(state)
-    return found
+            problems.setdefault(f"{kind}: {state.message}", []).append(state)
+    return problems
 
 
 def _problem(line: str, group: Sequence[RunState]) -> RenderableType:

@@ -40,28 +40,28 @@ def plan(arguments: Namespace) -> int:
     from slurm.states import run_states
 
     missing: list[str] = []
-    made = planned(arguments, missing)
+    sweep_plan = planned(arguments, missing)
     work_dir = arguments.work_dir
-    runs = {run.id: run for run in made.manifest.runs}
+    runs = {run.id: run for run in sweep_plan.manifest.runs}
     slurm, note = slurm_view(work_dir, runs)
     states = run_states(runs, work_dir, slurm)
     todo = [state.run for state in states if not (_ended(state) or _under_way(state))]
     if arguments.data_root:
-        check_files(made, arguments.data_root)
+        check_files(sweep_plan, arguments.data_root)
     options = (work_dir, arguments.data_root, execution(arguments), arguments.cohort, arguments.allow_off_protocol)
-    jobs = cohorts(made.restricted(todo), *options)
+    jobs = cohorts(sweep_plan.restricted(todo), *options)
     known = measured(records(work_dir)) if work_dir.is_dir() else {}
-    cost, everything = estimate(jobs, known), cohorts(made, *options)
+    cost, everything = estimate(jobs, known), cohorts(sweep_plan, *options)
     if arguments.format == "json":
-        print(json.dumps(_data(made, states, jobs, cost, everything, missing)))
+        print(json.dumps(_data(sweep_plan, states, jobs, cost, everything, missing)))
         return 0
     console = Console()
     count = f"{len(runs)} runs in {len(everything)} jobs"
-    console.print(Text(f"sweep {made.manifest.sweep}: {count} of at most {arguments.cohort} runs", "bold"))
+    console.print(Text(f"sweep {sweep_plan.manifest.sweep}: {count} of at most {arguments.cohort} runs", "bold"))
     console.print(_table(states))
     for line in _facts(states, jobs, cost, missing, note):
         console.print(Text(line), soft_wrap=True)
-    for reason, cells in _skips(made).items():
+    for reason, cells in _skips(sweep_plan).items():
         console.print(Text(f"skipped: {', '.join(cells)}: {reason}"), soft_wrap=True)
     return 0
 
@@ -71,16 +71,16 @@ def _facts(states: list[RunState], jobs: list[Job], cost: Estimate, missing: lis
 
     counts = Counter(state.at for state in states)
     ended = ", ".join(f"{counts[at]} {at}" for at in At if counts[at] and at is not At.WAITING)
-    found = [f"now        {ended}"] if ended else []
-    found.append(f"to launch  {cost.runs} runs in {len(jobs)} jobs")
+    lines = [f"now        {ended}"] if ended else []
+    lines.append(f"to launch  {cost.runs} runs in {len(jobs)} jobs")
     if cost.runs:
-        found.append(f"GPU-hours  {hours(cost.hours)}, {cost.basis}")
-        found.append(f"disk       {size(cost.disk_gb)}, and up to {size(cost.peak_gb)} while all train")
+        lines.append(f"GPU-hours  {hours(cost.hours)}, {cost.basis}")
+        lines.append(f"disk       {size(cost.disk_gb)}, and up to {size(cost.peak_gb)} while all train")
     if missing:
-        found.append(
+        lines.append(
             f"weights    not found: {', '.join(dict.fromkeys(missing))}; submitting needs them (--weights-dir)"
         )
-    return [*found, *([note] if note else [])]
+    return [*lines, *([note] if note else [])]
 
 
 def _table(states: list[RunState]) -> Table:
@@ -121,22 +121,22 @@ def _under_way(state: RunState) -> bool:
     return state.at in (At.RUNNING, At.QUEUED)
 
 
-def _skips(made: Plan) -> dict[str, list[str]]:
+def _skips(sweep_plan: Plan) -> dict[str, list[str]]:
     """Reason -> the cells that are skipped for it."""
-    found: dict[str, list[str]] = {}
-    for skip in made.manifest.skips:
-        found.setdefault(skip.reason, []).append(f"{skip.variant} on {skip.teacher} → {skip.student}")
-    return found
+    reasons: dict[str, list[str]] = {}
+    for skip in sweep_plan.manifest.skips:
+        reasons.setdefault(skip.reason, []).append(f"{skip.variant} on {skip.teacher} → {skip.student}")
+    return reasons
 
 
 def _data(
-    made: Plan, states: list[RunState], jobs: list[Job], cost: Estimate, everything: list[Job], missing: list[str]
+    sweep_plan: Plan, states: list[RunState], jobs: list[Job], cost: Estimate, everything: list[Job], missing: list[str]
 ) -> dict[str, Any]:
     from dataclasses import asdict
 
-    place = {run.id: number for number, job in enumerate(jobs) for run in job.runs}
+    job_numbers = {run.id: number for number, job in enumerate(jobs) for run in job.runs}
     return {
-        "sweep": made.manifest.sweep,
+        "sweep": sweep_plan.manifest.sweep,
         "runs": [
             {
                 "run": state.id,
@@ -145,7 +145,7 @@ def _data(
                 "seed": state.run.seed,
                 "teacher": state.run.teacher.model if state.run.teacher else None,
                 "state": str(state.at),
-                "job": place.get(state.id),
+                "job": job_numbers.get(state.id),
             }
             for state in states
         ],
@@ -153,7 +153,7 @@ def _data(
         "jobs_to_launch": len(jobs),
         "missing_weights": list(dict.fromkeys(missing)),
         "cost": asdict(cost) | {"basis": cost.basis},
-        "skips": [skip.model_dump() for skip in made.manifest.skips],
+        "skips": [skip.model_dump() for skip in sweep_plan.manifest.skips],
     }
 
 

@@ -38,9 +38,9 @@ def move_records(arguments: Namespace) -> int:
         print(f"{len(folders) - len(faults)} records: {file}")
     else:
         folder = record_folder(work_dir) if any(work_dir.glob("*/record.json")) else work_dir / "runs"
-        made = import_records(file, lambda run_id: folder / run_id, work_dir / "sweeps")
-        faults = made.refused
-        print(f"{len(made.new)} new records, {len(made.known)} were there already: {folder}")
+        imported = import_records(file, lambda run_id: folder / run_id, work_dir / "sweeps")
+        faults = imported.refused
+        print(f"{len(imported.new)} new records, {len(imported.known)} were there already: {folder}")
     for fault in faults:
         print(f"left out: {fault}", file=sys.stderr)
     return 1 if faults else 0

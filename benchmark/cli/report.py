@@ -30,11 +30,11 @@ def report(arguments: Namespace) -> int:
     from benchmark.report.html import write_report
 
     work_dir = arguments.work_dir
-    found, damaged = records_and_damage(work_dir)
-    if not found:
+    records, damaged = records_and_damage(work_dir)
+    if not records:
         raise no_records(work_dir)
     file = arguments.output or work_dir / "report.html"
-    text = write_report(results(work_dir, found), found, work_dir, damaged)
+    text = write_report(results(work_dir, records), records, work_dir, damaged)
     make_folder(file.parent)
     write_bytes(file, text.encode())
     say_where({"report": [str(file)]})

@@ -106,16 +106,16 @@ def _show_recipe(name: str) -> None:
     from benchmark.method.recipes import recipe, recipe_hyper
     from benchmark.spec import definitions
 
-    code, found = recipe(name)
+    code, details = recipe(name)
     usual = recipe_hyper(name)
     rows = []
-    for dataset in dict.fromkeys((*found.sources, *definitions.names("datasets"))):
+    for dataset in dict.fromkeys((*details.sources, *definitions.names("datasets"))):
         changes = {key: value for key, value in recipe_hyper(name, dataset).items() if value != usual[key]}
-        rows.append({"dataset": dataset, "differs in": _pairs(changes), "source": found.source(dataset)})
-    print(f"{found.title} as {code.repository} @{code.commit[:7]} ran it, for {code.pairs} pairs")
-    if found.note:
-        print(found.note)
-    print_table(f"on {found.origin}", [{"name": key, "value": str(value)} for key, value in usual.items()])
+        rows.append({"dataset": dataset, "differs in": _pairs(changes), "source": details.source(dataset)})
+    print(f"{details.title} as {code.repository} @{code.commit[:7]} ran it, for {code.pairs} pairs")
+    if details.note:
+        print(details.note)
+    print_table(f"on {details.origin}", [{"name": key, "value": str(value)} for key, value in usual.items()])
     print_table("sources", rows)
 
 

@@ -63,21 +63,21 @@ def status(arguments: Namespace) -> int:
 
     from slurm.states import At
 
-    found = _look(arguments)
+    look = _look(arguments)
     if arguments.format == "json":
-        print(json.dumps([_row(state) for state in found.states]))
-        return found.code
+        print(json.dumps([_row(state) for state in look.states]))
+        return look.code
     if arguments.watch:
-        with Live(_picture(arguments, found), auto_refresh=False, vertical_overflow="visible") as live:
-            while found.code == 3 or any(state.at in (At.RUNNING, At.QUEUED) for state in found.states):
+        with Live(_picture(arguments, look), auto_refresh=False, vertical_overflow="visible") as live:
+            while look.code == 3 or any(state.at in (At.RUNNING, At.QUEUED) for state in look.states):
                 time.sleep(WATCH_S)
-                found = _look(arguments)
-                live.update(_picture(arguments, found), refresh=True)
+                look = _look(arguments)
+                live.update(_picture(arguments, look), refresh=True)
     else:
-        Console().print(_picture(arguments, found))
-    if found.note:
-        print(found.note, file=sys.stderr)
-    return found.code
+        Console().print(_picture(arguments, look))
+    if look.note:
+        print(look.note, file=sys.stderr)
+    return look.code
 
 
 def _look(arguments: Namespace) -> Look:
@@ -123,15 +123,15 @@ def _runs(arguments: Namespace) -> dict[str, Run]:
     return runs
 
 
-def _picture(arguments: Namespace, found: Look) -> Any:
+def _picture(arguments: Namespace, look: Look) -> Any:
     from benchmark.cli.overview import every_run, overview
 
     if arguments.all:
-        return every_run(found.states)
+        return every_run(look.states)
     title = f"sweep {sweep_name(arguments.sweep)}" if arguments.sweep else str(arguments.work_dir)
-    submitted = any(state.element for state in found.states)
+    submitted = any(state.element for state in look.states)
     command = shlex.join(["kdseg", "retry", arguments.sweep or "SWEEP", "--work-dir", str(arguments.work_dir)])
-    return overview(title, found.states, command if submitted else "")
+    return overview(title, look.states, command if submitted else "")
 
 
 def _row(state: RunState) -> dict[str, Any]:

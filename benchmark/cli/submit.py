@@ -107,18 +107,18 @@ def _launch(arguments: Namespace, plan: Plan, choose: Callable[[Known], set[str]
     limits = queue.limits()
     with submissions.lock(work_dir):
         now = known(work_dir, limits.cluster, finished(work_dir, plan))
-        found = agenda(plan.manifest.runs, choose(now), work_dir, now)
+        work = agenda(plan.manifest.runs, choose(now), work_dir, now)
         say_skips(plan)
         say_trials(plan)
-        _say_agenda(plan, found)
-        if not found.todo:
+        _say_agenda(plan, work)
+        if not work.todo:
             print("nothing to submit")
             return 0
         name = arguments.profile or _last_profile(work_dir, plan.manifest.sweep)
-        elements = {run: now.attempts[run].element for run in found.live if run in now.attempts}
+        elements = {run: now.attempts[run].element for run in work.live if run in now.attempts}
         check_files(plan, arguments.data_root)
-        made = _arrays(arguments, plan, name, limits, found)
-        batch = SubmitRequest(plan.manifest.sweep, name, work_dir, limits, made, elements, now.counts)
+        arrays = _arrays(arguments, plan, name, limits, work)
+        batch = SubmitRequest(plan.manifest.sweep, name, work_dir, limits, arrays, elements, now.counts)
         if arguments.dry_run:
             return _dry_run(batch)
         write_manifest(work_dir, plan.manifest)
@@ -129,7 +129,7 @@ def _launch(arguments: Namespace, plan: Plan, choose: Callable[[Known], set[str]
     return 0
 
 
-def _arrays(arguments: Namespace, plan: Plan, name: str, limits: Limits, found: Agenda) -> list[Array]:
+def _arrays(arguments: Namespace, plan: Plan, name: str, limits: Limits, work: Agenda) -> list[Array]:
     """The arrays of the runs that are to be launched, with what the profile gives them."""
     from benchmark.sweeps.plan import cohorts
     from slurm.arrays import arrays
@@ -138,7 +138,7 @@ def _arrays(arguments: Namespace, plan: Plan, name: str, limits: Limits, found: 
     profile = load_profile(name)
     root = arguments.data_root.resolve() if arguments.data_root else None
     jobs = cohorts(
-        plan.restricted(found.todo),
+        plan.restricted(work.todo),
         arguments.work_dir,
         root,
         execution(arguments),
@@ -146,11 +146,11 @@ def _arrays(arguments: Namespace, plan: Plan, name: str, limits: Limits, found: 
         arguments.allow_off_protocol,
     )
     changes = {key: getattr(arguments, key) for key in ("mem_gb", "timeout_min") if getattr(arguments, key, None)}
-    resources = [given.model_copy(update=changes) for given in allot(profile, jobs, name)]
-    jobs = [equipped(job, given, arguments.workers) for job, given in zip(jobs, resources, strict=True)]
+    resources = [allotted.model_copy(update=changes) for allotted in allot(profile, jobs, name)]
+    jobs = [equipped(job, allotted, arguments.workers) for job, allotted in zip(jobs, resources, strict=True)]
     return arrays(
         list(zip(jobs, resources, strict=True)),
-        {run.id for run in found.todo} | set(found.live),
+        {run.id for run in work.todo} | set(work.live),
         min(limits.array, limits.jobs or limits.array),
         arguments.max_parallel or profile.array_parallelism,
     )
@@ -184,16 +184,16 @@ def _dry_run(batch: SubmitRequest) -> int:
     return refused
 
 
-def _say_agenda(plan: Plan, found: Agenda) -> None:
+def _say_agenda(plan: Plan, work: Agenda) -> None:
     counts = {
-        "done": found.done,
-        "running or waiting": found.live,
-        "not chosen": found.left_out,
-        "to launch": found.todo,
+        "done": work.done,
+        "running or waiting": work.live,
+        "not chosen": work.left_out,
+        "to launch": work.todo,
     }
     parts = [f"{len(group)} {name}" for name, group in counts.items() if group]
     print(f"sweep {plan.manifest.sweep}: {len(plan.manifest.runs)} runs: {', '.join(parts)}")
-    for run, why in found.blocked.items():
+    for run, why in work.blocked.items():
         print(f"not launched: {run}: {why}")
 
 

@@ -39,11 +39,11 @@ def tables(arguments: Namespace) -> int:
     for name in formats:
         if name not in (*RENDERERS, "terminal"):
             raise unknown("format", name, (*RENDERERS, "terminal"), "--format")
-    made = make_tables(results(arguments.work_dir), arguments.name)
+    chosen = make_tables(results(arguments.work_dir), arguments.name)
     out = arguments.out or arguments.work_dir / "tables"
-    written = write_tables(made, out, [name for name in formats if name != "terminal"])
+    written = write_tables(chosen, out, [name for name in formats if name != "terminal"])
     if "terminal" in formats:
-        for table in made:
+        for table in chosen:
             Console().print(to_terminal(table))
     say_where({"tables": [str(path) for path in written], "records": [str(record_folder(arguments.work_dir))]})
     return 0

@@ -97,18 +97,18 @@ def key_values(pairs: Iterable[str], option: str) -> dict[str, Any]:
     from ruamel.yaml import YAML
     from ruamel.yaml.error import YAMLError
 
-    found = {}
+    values = {}
     for pair in pairs:
         key, equals, text = pair.partition("=")
         if not equals or not key:
             raise KdsegError(f"{option}: {pair!r} is not KEY=VALUE")
-        if key in found:
+        if key in values:
             raise KdsegError(f"{option}: {key} is given twice")
         try:
-            found[key] = YAML(typ="safe", pure=True).load(StringIO(text))
+            values[key] = YAML(typ="safe", pure=True).load(StringIO(text))
         except YAMLError:
             raise KdsegError(f"{option}: {key}: {text!r} is not a value") from None
-    return found
+    return values
 
 
 def _job(runs: tuple[Run, ...], arguments: Namespace, files: Mapping[str, str]) -> Job:
@@ -132,25 +132,25 @@ def _teacher(arguments: Namespace, files: dict[str, str]) -> TeacherSource:
     from benchmark.spec.networks import network
     from benchmark.spec.runs import TeacherSource
 
-    given = arguments.teacher
-    if given is None:
+    teacher = arguments.teacher
+    if teacher is None:
         raise KdsegError(
             f"method {arguments.method}: needs --teacher RUN, or --teacher CHECKPOINT with --teacher-model"
         )
-    folder = Path(given) if (Path(given) / "run.json").is_file() else arguments.work_dir / "runs" / given
+    folder = Path(teacher) if (Path(teacher) / "run.json").is_file() else arguments.work_dir / "runs" / teacher
     if (folder / "run.json").is_file():
         if folder.resolve().parent != (arguments.work_dir / "runs").resolve():
             raise KdsegError(
-                f"--teacher {given}: is not a run of {arguments.work_dir}; pass its student.pth as a checkpoint"
+                f"--teacher {teacher}: is not a run of {arguments.work_dir}; pass its student.pth as a checkpoint"
             )
         run = RunDirectory(arguments.work_dir, folder.name).inputs()
         return TeacherSource(model=run.model, kind="run", id=run.id)
-    if not Path(given).is_file():
-        raise KdsegError(f"--teacher {given}: neither a run in {arguments.work_dir} nor a checkpoint file")
+    if not Path(teacher).is_file():
+        raise KdsegError(f"--teacher {teacher}: neither a run in {arguments.work_dir} nor a checkpoint file")
     if not arguments.teacher_model:
-        raise KdsegError(f"--teacher {given}: is a checkpoint; say of which network with --teacher-model")
+        raise KdsegError(f"--teacher {teacher}: is a checkpoint; say of which network with --teacher-model")
     return TeacherSource(
-        model=network(arguments.teacher_model).name, kind="checkpoint", id=register(files, Path(given).resolve())
+        model=network(arguments.teacher_model).name, kind="checkpoint", id=register(files, Path(teacher).resolve())
     )
 
 
