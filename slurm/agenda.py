@@ -34,8 +34,9 @@ class Known:
         attempt = self.attempts.get(run)
         if attempt is None or attempt.submission.cluster != self.cluster:
             return None
-        found = self.seen.get(attempt.element)
-        return found if found and found.name == attempt.submission.name else None
+        seen = self.seen.get(attempt.element)
+        # The name tells, because Slurm begins its ids anew after the largest.
+        return seen if seen and seen.name == attempt.submission.name else None
 
 
 @dataclass
@@ -66,13 +67,13 @@ def known(work_dir: Path, cluster: str, finished: Iterable[str]) -> Known:
         KdsegError: Slurm does not answer.
     """
     ended, entries = set(finished), submissions(work_dir)
-    here = [
+    unfinished = [
         entry
         for entry in entries
         if entry.cluster == cluster and not all(run in ended for runs in entry.runs for run in runs)
     ]
-    seen = queue.poll(here)
-    ids = {found.name: key.partition("_")[0] for key, found in seen.items()}
+    seen = queue.poll(unfinished)
+    ids = {job.name: key.partition("_")[0] for key, job in seen.items()}
     settled: list[Submission] = []
     for entry in entries:
         if not entry.job and entry.name in ids:
@@ -88,26 +89,26 @@ def known(work_dir: Path, cluster: str, finished: Iterable[str]) -> Known:
 
 def agenda(runs: Iterable[Run], chosen: set[str], work_dir: Path, now: Known) -> Agenda:
     """Sort runs into what is to be launched and what is not. `chosen` holds the ids that are wanted, with teachers."""
-    made = Agenda()
+    result = Agenda()
     diverged: set[str] = set()
     for run in runs:
         directory = RunDirectory(work_dir, run.id)
         if run.id not in chosen:
-            made.left_out.append(run)
+            result.left_out.append(run)
         elif directory.finished():
-            made.done.append(run)
+            result.done.append(run)
             record = directory.record()
             if record and record.outcome is State.DIVERGED:
                 diverged.add(run.id)
-        elif place := _live(run, directory, now):
-            made.live[run.id] = place
+        elif where := _live(run, directory, now):
+            result.live[run.id] = where
         elif run.teacher and run.teacher.id in diverged:
-            made.blocked[run.id] = (
+            result.blocked[run.id] = (
                 f"its teacher {run.teacher.id} diverged; `kdseg retry --failed diverged` runs it again"
             )
         else:
-            made.todo.append(run)
-    return made
+            result.todo.append(run)
+    return result
 
 
 def room(limits: Limits, now: Known) -> int | None:

@@ -39,7 +39,7 @@ def arrays(
             some wait for the end of another.
     """
     missing = set(unfinished)
-    found: list[Array] = []
+    result: list[Array] = []
     for waits in (False, True):
         groups: dict[str, list[tuple[Job, Resources]]] = {}
         for job, resources in jobs:
@@ -49,19 +49,19 @@ def arrays(
         parts = [group[i : i + largest] for group in groups.values() for i in range(0, len(group), largest)]
         lanes = min(parallel, len(parts))
         shares = divided(parallel, [len(part) for part in parts]) if lanes == len(parts) else [1] * len(parts)
-        start = len(found)
-        for place, (part, share) in enumerate(zip(parts, shares, strict=True)):
+        start = len(result)
+        for index, (part, share) in enumerate(zip(parts, shares, strict=True)):
             job, resources = part[0]
-            found.append(
+            result.append(
                 Array(
                     jobs=tuple(job for job, _ in part),
                     resources=resources,
                     parallel=share,
                     teacher=job.teacher.id if waits and job.teacher else None,
-                    after=start + place - lanes if place >= lanes else None,
+                    after=start + index - lanes if index >= lanes else None,
                 )
             )
-    return found
+    return result
 
 
 def divided(total: int, sizes: Sequence[int]) -> list[int]:
@@ -72,8 +72,8 @@ def divided(total: int, sizes: Sequence[int]) -> list[int]:
     shares = [1] * len(sizes)
     left = min(total, sum(sizes)) - len(sizes)
     while left > 0:
-        for place in sorted(range(len(sizes)), key=lambda place: shares[place]):
-            if left and shares[place] < sizes[place]:
-                shares[place] += 1
+        for index in sorted(range(len(sizes)), key=lambda index: shares[index]):
+            if left and shares[index] < sizes[index]:
+                shares[index] += 1
                 left -= 1
     return shares

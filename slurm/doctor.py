@@ -52,57 +52,59 @@ def examine_profile(name: str, work_dir: Path) -> list[Finding]:
         limits = queue.limits()
     except KdsegError as error:
         return [Finding("Slurm", FindingState.MISSING, str(error), "kdseg doctor")]
-    found = [_partition(resources), *_account(resources)]
-    if any(finding.state is not FindingState.OK for finding in found):
-        return found
-    place = own_folder(own_folder(folder(work_dir.resolve())) / f"doctor.{uuid.uuid4().hex[:8]}")
+    findings = [_partition(resources), *_account(resources)]
+    if any(finding.state is not FindingState.OK for finding in findings):
+        return findings
+    directory = own_folder(own_folder(folder(work_dir.resolve())) / f"doctor.{uuid.uuid4().hex[:8]}")
     batch = SubmitRequest("doctor", name, work_dir.resolve(), limits, [], {}, {})
     try:
-        said = test(batch, Array((), resources, 1), place.name)
-        found.append(Finding("request", FindingState.OK, said.removeprefix("sbatch: ")))
-        return [*found, *node(resources, place)]
+        answer = test(batch, Array((), resources, 1), directory.name)
+        findings.append(Finding("request", FindingState.OK, answer.removeprefix("sbatch: ")))
+        return [*findings, *node(resources, directory)]
     except KdsegError as error:
         mend = f"sinfo -o '%P %l %c %m %G %f'  # what the cluster has; then change profile {name}"
-        return [*found, Finding("request", FindingState.BROKEN, str(error), mend)]
+        return [*findings, Finding("request", FindingState.BROKEN, str(error), mend)]
     finally:
-        for file in place.iterdir():
+        for file in directory.iterdir():
             file.unlink()
-        place.rmdir()
+        directory.rmdir()
 
 
-def node(resources: Resources, place: Path) -> list[Finding]:
+def node(resources: Resources, directory: Path) -> list[Finding]:
     """What a job on a node finds: the shared folder, the same Python and code, its GPUs."""
     token = uuid.uuid4().hex
-    (place / "token").write_text(token)
+    (directory / "token").write_text(token)
     try:
         done = subprocess.run(
-            command(resources, place),
+            command(resources, directory),
             capture_output=True,
             text=True,
             errors="replace",
             stdin=subprocess.DEVNULL,
             timeout=WAIT_S,
-            cwd=place,
+            cwd=directory,
         )
     except subprocess.TimeoutExpired:
         detail = f"no node took a small job within {WAIT_S} s"
         return [Finding("node", FindingState.BROKEN, detail, "squeue --me --start")]
     facts = read_facts(done.stdout)
     if not facts:
-        said = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
-        return [Finding("node", FindingState.BROKEN, f"a small job failed: {said}", f"srun {sys.executable} --version")]
-    answer = place / "answer"
+        message = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
+        return [
+            Finding("node", FindingState.BROKEN, f"a small job failed: {message}", f"srun {sys.executable} --version")
+        ]
+    answer = directory / "answer"
     returned = answer.is_file() and answer.read_text() == token
-    return [shared_folder(facts, token, returned, place), same_python(facts), gpus(facts, resources)]
+    return [shared_folder(facts, token, returned, directory), same_python(facts), gpus(facts, resources)]
 
 
-def command(resources: Resources, place: Path) -> list[str]:
+def command(resources: Resources, directory: Path) -> list[str]:
     """The srun command of the small job: one task, the profile's setup, our Python."""
     wanted = parameters(resources.model_copy(update={"nodes": 1, "tasks_per_node": 1}), "kdseg-doctor", 1, "")
     options = {key: wanted.get(key) for key in ("partition", "account", "qos", "constraint", "mem", "gpus_per_node")}
     flags = [f"--{key.replace('_', '-')}={value}" for key, value in options.items() if value]
     shell = "\n".join([*resources.setup, 'exec "$@"'])
-    script = ["bash", "-c", shell, "kdseg", sys.executable, "-c", PROBE, str(place)]
+    script = ["bash", "-c", shell, "kdseg", sys.executable, "-c", PROBE, str(directory)]
     return ["srun", *flags, "--ntasks=1", "--time=5", *script]
 
 
@@ -112,12 +114,12 @@ def read_facts(text: str) -> dict[str, Any]:
     return json.loads(lines[-1].removeprefix("@kdseg ")) if lines else {}
 
 
-def shared_folder(facts: dict[str, Any], token: str, returned: bool, place: Path) -> Finding:
+def shared_folder(facts: dict[str, Any], token: str, returned: bool, directory: Path) -> Finding:
     """The work directory must be one folder, here and on the node."""
     if facts.get("token") == token and returned:
-        return Finding("shared folder", FindingState.OK, f"{place.parent} is the same folder on the node")
+        return Finding("shared folder", FindingState.OK, f"{directory.parent} is the same folder on the node")
     why = facts.get("folder_fault", "what the node writes there does not arrive here")
-    mend = f"df {shlex.quote(str(place.parent))}  # choose a --work-dir on a file system that nodes share"
+    mend = f"df {shlex.quote(str(directory.parent))}  # choose a --work-dir on a file system that nodes share"
     return Finding("shared folder", FindingState.BROKEN, why, mend)
 
 

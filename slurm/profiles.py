@@ -88,11 +88,11 @@ class Profile(Resources):
 
     def of(self, model: str, method: str, where: str) -> Resources:
         """What a run of this network and method needs."""
-        found = {key: getattr(self, key) for key in Resources.model_fields}
+        values = {key: getattr(self, key) for key in Resources.model_fields}
         for group, name in (("models", model), ("methods", method)):
             override = parse(Resources, getattr(self, group).get(name, {}), f"{where}: {group}.{name}")
-            found |= {key: getattr(override, key) for key in override.model_fields_set}
-        return Resources(**found)
+            values |= {key: getattr(override, key) for key in override.model_fields_set}
+        return Resources(**values)
 
 
 def allot(profile: Profile, jobs: Iterable[Job], where: str) -> list[Resources]:
@@ -102,13 +102,13 @@ def allot(profile: Profile, jobs: Iterable[Job], where: str) -> list[Resources]:
         KdsegError: runs of one job cannot share it, e.g. for want of a common partition.
     """
     known: dict[frozenset[tuple[str, str]], Resources] = {}
-    found = []
+    allotted = []
     for job in jobs:
         kinds = frozenset((run.model, run.method.name) for run in job.runs)
         if kinds not in known:
             known[kinds] = merged([profile.of(*kind, where) for kind in sorted(kinds)], where)
-        found.append(known[kinds])
-    return found
+        allotted.append(known[kinds])
+    return allotted
 
 
 def equipped(job: Job, resources: Resources, workers: int | None) -> Job:
@@ -125,18 +125,18 @@ def equipped(job: Job, resources: Resources, workers: int | None) -> Job:
 
 def merged(parts: Sequence[Resources], where: str) -> Resources:
     """The resources that satisfy all `parts`."""
-    found = parts[0]
+    result = parts[0]
     for other in parts[1:]:
         for key in Resources.model_fields:
-            ours, theirs = getattr(found, key), getattr(other, key)
-            if ours != theirs and key not in LARGEST:
+            first, second = getattr(result, key), getattr(other, key)
+            if first != second and key not in LARGEST:
                 raise KdsegError(
-                    f"{where}: runs of one job ask for different {key} ({ours} and {theirs}); "
+                    f"{where}: runs of one job ask for different {key} ({first} and {second}); "
                     "make them agree, or pass --cohort 1"
                 )
-            if ours != theirs:
-                found = found.model_copy(update={key: max(value for value in (ours, theirs) if value is not None)})
-    return found
+            if first != second:
+                result = result.model_copy(update={key: max(value for value in (first, second) if value is not None)})
+    return result
 
 
 def names() -> list[str]:

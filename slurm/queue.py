@@ -81,8 +81,8 @@ def call(*command: str) -> str:
     except subprocess.TimeoutExpired:
         raise KdsegError(f"{command[0]}: no answer within {TIMEOUT_S} s") from None
     if done.returncode:
-        said = " ".join((done.stderr.strip() or done.stdout.strip()).split())
-        raise KdsegError(f"{command[0]}: {said[:400] or f'exit code {done.returncode}'}")
+        message = " ".join((done.stderr.strip() or done.stdout.strip()).split())
+        raise KdsegError(f"{command[0]}: {message[:400] or f'exit code {done.returncode}'}")
     return done.stdout
 
 
@@ -131,18 +131,19 @@ def poll(entries: Iterable[Submission]) -> dict[str, Seen]:
         rows = call("sacct", "-nPX", "-D", "-j", jobs, "-o", "JobID,State,ExitCode,Submit,JobName")
     except KdsegError:
         return seen
-    return {key: found for key, found in read_sacct(rows).items() if not found.live} | seen
+    # What squeue no longer knows is not live, whatever the accounting has not heard yet.
+    return {key: job for key, job in read_sacct(rows).items() if not job.live} | seen
 
 
 def read_squeue(text: str) -> dict[str, Seen]:
     """Element id -> state, of `squeue -h -r -o %i|%T|%S|%r|%j`."""
-    found = {}
+    jobs = {}
     for line in text.splitlines():
         if line.count("|") >= 4:
             key, state, start, reason, name = line.split("|", 4)
             began = None if state == "PENDING" or start == "N/A" else datetime.fromisoformat(start).timestamp()
-            found[key] = Seen(state=state, name=name, reason="" if reason == "None" else reason, started=began)
-    return found
+            jobs[key] = Seen(state=state, name=name, reason="" if reason == "None" else reason, started=began)
+    return jobs
 
 
 def read_sacct(text: str) -> dict[str, Seen]:
@@ -195,7 +196,7 @@ def test_only(script: str, folder: Path) -> str:
         )
     except (FileNotFoundError, subprocess.TimeoutExpired) as error:
         raise KdsegError(f"sbatch: {error}") from None
-    said = " ".join(f"{done.stderr} {done.stdout}".split())
+    message = " ".join(f"{done.stderr} {done.stdout}".split())
     if done.returncode:
-        raise KdsegError(f"sbatch --test-only: {said}")
-    return said
+        raise KdsegError(f"sbatch --test-only: {message}")
+    return message

@@ -83,11 +83,11 @@ def own_folder(path: Path) -> Path:
         KdsegError: it belongs to somebody else, or cannot be made.
     """
     make_folder(path)
-    found = path.stat()
-    if found.st_uid != os.geteuid():
+    status = path.stat()
+    if status.st_uid != os.geteuid():
         raise KdsegError(f"{path}: belongs to another user, who could have your jobs run anything; use another folder")
-    if found.st_mode & stat.S_IWOTH:
-        path.chmod(stat.S_IMODE(found.st_mode) & ~stat.S_IWOTH)
+    if status.st_mode & stat.S_IWOTH:
+        path.chmod(stat.S_IMODE(status.st_mode) & ~stat.S_IWOTH)
     return path
 
 
@@ -104,15 +104,15 @@ def note(work_dir: Path, submission: Submission) -> None:
 def submissions(work_dir: Path) -> list[Submission]:
     """All submissions, oldest first, each as it was noted last; a line that was cut off is left out."""
     file = folder(work_dir) / "submissions.jsonl"
-    found: dict[str, Submission] = {}
+    by_name: dict[str, Submission] = {}
     if file.exists():
         for line in file.read_bytes().splitlines():
             try:
                 entry = Submission.model_validate_json(line)
             except ValidationError:
                 continue
-            found[entry.name] = entry
-    return list(found.values())
+            by_name[entry.name] = entry
+    return list(by_name.values())
 
 
 def attempts(entries: Iterable[Submission]) -> dict[str, Attempt]:

@@ -44,7 +44,7 @@ class SubmitRequest:
     attempts: Mapping[str, int]
 
 
-def submit(batch: SubmitRequest, room: int | None, said: Callable[[Submission, Array], None]) -> int:
+def submit(batch: SubmitRequest, room: int | None, report: Callable[[Submission, Array], None]) -> int:
     """Submit arrays until all are, or `room` elements (what the queue still takes; None: any number).
 
     Returns:
@@ -54,22 +54,23 @@ def submit(batch: SubmitRequest, room: int | None, said: Callable[[Submission, A
         KdsegError: Slurm refused one; those before it are submitted, and noted.
     """
     check_folder(batch.work_dir)
-    places: dict[int, Submission] = {}
+    submitted: dict[int, Submission] = {}
     elements = dict(batch.elements)
     left = 0
-    for place, array in enumerate(batch.arrays):
+    for position, array in enumerate(batch.arrays):
         count = len(array.jobs)
         stranded = array.teacher is not None and array.teacher not in elements
         if stranded or (room is not None and count > room):
             left += count
             continue
         room = None if room is None else room - count
-        after = places.get(array.after) if array.after is not None else None
+        # One that is left for another time runs nothing, so there is nothing to wait for.
+        after = submitted.get(array.after) if array.after is not None else None
         done = _submit_one(batch, array, dependency(array, elements, after))
-        places[place] = done
+        submitted[position] = done
         for index, runs in enumerate(done.runs):
             elements |= dict.fromkeys(runs, done.element(index))
-        said(done, array)
+        report(done, array)
     return left
 
 
@@ -102,7 +103,7 @@ def parameters(resources: Resources, name: str, parallel: int, waits_for: str) -
     if waits_for:
         more["kill-on-invalid-dep"] = "yes"
     more |= {key: value for key, value in resources.additional_parameters.items() if value is not False}
-    found = {
+    options = {
         "job_name": name,
         "time": resources.timeout_min,
         "signal_delay_s": resources.signal_delay_s,
@@ -122,7 +123,7 @@ def parameters(resources: Resources, name: str, parallel: int, waits_for: str) -
         "srun_args": [*srun, *resources.srun_args] or None,
         "additional_parameters": more,
     }
-    return {key: value for key, value in found.items() if value is not None} | {"wckey": resources.wckey}
+    return {key: value for key, value in options.items() if value is not None} | {"wckey": resources.wckey}
 
 
 def check_folder(path: Path) -> None:
@@ -196,9 +197,9 @@ def _private_files() -> Iterator[None]:
 @contextmanager
 def _clean_environment() -> Iterator[None]:
     """Without what an enclosing job or a user's defaults set; which cluster is meant stays."""
-    kept = {key: os.environ[key] for key in ("SLURM_CONF", "SLURM_CLUSTERS") if key in os.environ}
+    variables = {key: os.environ[key] for key in ("SLURM_CONF", "SLURM_CLUSTERS") if key in os.environ}
     with clean_env():
-        os.environ.update(kept)
+        os.environ.update(variables)
         yield
 
 
@@ -215,5 +216,5 @@ def _uninterrupted() -> Iterator[None]:
 
 def _last_line(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    said = next((line for line in lines if "error:" in line), lines[-1] if lines else "no reason given")
-    return said.partition("sbatch: error: ")[2] or said
+    message = next((line for line in lines if "error:" in line), lines[-1] if lines else "no reason given")
+    return message.partition("sbatch: error: ")[2] or message
