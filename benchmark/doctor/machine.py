@@ -150,6 +150,7 @@ def probe(code: str, timeout_s: float = 120) -> dict[str, Any]:
     """The facts that `code` says in a Python of its own; `fault` is why it did not get to its end."""
     facts: dict[str, Any] = {}
     try:
+        # -P: what lies in the current folder must not stand in for a package.
         command = [sys.executable, "-P", "-c", PRELUDE + code]
         done = subprocess.run(command, capture_output=True, timeout=timeout_s, stdin=subprocess.DEVNULL)
         out, status = done.stdout, done.returncode
