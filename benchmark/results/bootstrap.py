@@ -35,11 +35,11 @@ def blocks(names: Sequence[str], dataset: Dataset) -> list[str]:
 
     Where all are of one block, stretches of `STRETCH` consecutive images by name take its place.
     """
-    found = [dataset.block(name) for name in names]
-    if len(set(found)) > 1:
-        return found
-    places = {name: place for place, name in enumerate(sorted(names))}
-    return [f"{block} {places[name] // STRETCH}" for name, block in zip(names, found, strict=True)]
+    by_image = [dataset.block(name) for name in names]
+    if len(set(by_image)) > 1:
+        return by_image
+    places = {name: index for index, name in enumerate(sorted(names))}
+    return [f"{block} {places[name] // STRETCH}" for name, block in zip(names, by_image, strict=True)]
 
 
 def miou_interval(areas: np.ndarray, of_block: Sequence[str], seed: int = 0) -> ImageInterval | None:
@@ -60,7 +60,7 @@ def difference_interval(
 def _interval(
     pairs: Sequence[tuple[np.ndarray, np.ndarray | None]], of_block: Sequence[str], seed: int
 ) -> ImageInterval | None:
-    keys = {key: place for place, key in enumerate(dict.fromkeys(of_block))}
+    keys = {key: index for index, key in enumerate(dict.fromkeys(of_block))}
     if len(keys) < 2:
         return None
     member = np.array([keys[key] for key in of_block])
@@ -79,8 +79,8 @@ def _interval(
 def _mious(areas: np.ndarray, member: np.ndarray, counts: np.ndarray) -> np.ndarray:
     """mIoU in percent of each resample (draws,), from areas (images, 4, classes) and the block of each image."""
     totals = np.zeros((2, counts.shape[1], areas.shape[-1]))
-    for place, row in enumerate((INTERSECT, UNION)):
-        np.add.at(totals[place], member, areas[:, row])
+    for index, row in enumerate((INTERSECT, UNION)):
+        np.add.at(totals[index], member, areas[:, row])
     intersect, union = counts @ totals[0], counts @ totals[1]
     present = union > 0
     iou = np.divide(100 * intersect, union, out=np.zeros_like(union), where=present)

@@ -50,30 +50,30 @@ def compare_runs(results: Results, first: str, second: str) -> Comparison:
     Raises:
         KdsegError: a text names nothing or too many things, or the two were not validated on the same images.
     """
-    ours, theirs = _select_both(results, first, second)
-    single = len(ours) == len(theirs) == 1
-    by_seed = [{row["seed"]: row for row in rows} for rows in (ours, theirs)]
-    pairs = [(ours[0], theirs[0])] if single else [(row, by_seed[1].get(seed)) for seed, row in by_seed[0].items()]
-    kept = [(a, b) for a, b in pairs if b is not None and not a["reason"] and not b["reason"]]
-    paired = {row["id"] for pair in kept for row in pair}
+    firsts, seconds = _select_both(results, first, second)
+    single = len(firsts) == len(seconds) == 1
+    by_seed = [{row["seed"]: row for row in rows} for rows in (firsts, seconds)]
+    pairs = [(firsts[0], seconds[0])] if single else [(row, by_seed[1].get(seed)) for seed, row in by_seed[0].items()]
+    finished = [(a, b) for a, b in pairs if b is not None and not a["reason"] and not b["reason"]]
+    paired = {row["id"] for pair in finished for row in pair}
     left_out = tuple(
         f"{_name(row)}, seed {row['seed']}: {row['reason'] or 'no run of that seed on the other side'}"
-        for row in (*ours, *theirs)
+        for row in (*firsts, *seconds)
         if row["id"] not in paired
     )
-    if not kept:
+    if not finished:
         raise KdsegError(f"{first}, {second}: no two finished runs to compare ({'; '.join(left_out)})")
-    for a, b in kept:
+    for a, b in finished:
         _check_images(a, b)
-    areas = [(results.areas(a["id"]), results.areas(b["id"])) for a, b in kept]
+    areas = [(results.areas(a["id"]), results.areas(b["id"])) for a, b in finished]
     runs = tuple(
-        PairedRuns(a, b, a["miou_last"] - b["miou_last"], _interval([found]))
-        for (a, b), found in zip(kept, areas, strict=True)
+        PairedRuns(a, b, a["miou_last"] - b["miou_last"], _interval([both]))
+        for (a, b), both in zip(finished, areas, strict=True)
     )
     differences = [pair.difference for pair in runs]
     return Comparison(
-        _title(ours, single),
-        _title(theirs, single),
+        _title(firsts, single),
+        _title(seconds, single),
         runs,
         summary(differences),
         flip_p(differences),
@@ -98,13 +98,13 @@ def select(results: Results, text: str) -> list[list[Row]]:
     named = {row["id"]: [row] for row in rows} | cells
     if text in named:
         return [named[text]]
-    found = [value for key, value in named.items() if len(text) >= 4 and key.startswith(text)]
+    matches = [value for key, value in named.items() if len(text) >= 4 and key.startswith(text)]
     for column in ("variant", "method"):
         wanted = text.casefold()
-        found = found or [value for value in cells.values() if value[0][column].casefold() == wanted]
-    if not found:
+        matches = matches or [value for value in cells.values() if value[0][column].casefold() == wanted]
+    if not matches:
         raise unknown("run, cell or method", text, {row[column] for row in rows for column in ("variant", "method")})
-    return found
+    return matches
 
 
 def _select_both(results: Results, first: str, second: str) -> tuple[list[Row], list[Row]]:
@@ -141,12 +141,12 @@ def _check_images(first: Row, second: Row) -> None:
 
 
 def _interval(areas: list[tuple[Areas | None, Areas | None]]) -> ImageInterval | None:
-    kept = [(first, second) for first, second in areas if first is not None and second is not None]
-    if len(kept) < len(areas):
+    known = [(first, second) for first, second in areas if first is not None and second is not None]
+    if len(known) < len(areas):
         return None
-    if any(first.names != second.names for first, second in kept):
+    if any(first.names != second.names for first, second in known):
         raise KdsegError("the areas of the two are of other images, or in another order")
-    return difference_interval([(first.values, second.values) for first, second in kept], kept[0][0].blocks)
+    return difference_interval([(first.values, second.values) for first, second in known], known[0][0].blocks)
 
 
 def _title(rows: list[Row], single: bool) -> str:

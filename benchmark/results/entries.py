@@ -123,8 +123,8 @@ def pairs(rows: Rows, planned: bool) -> list[PairEntries]:
     for row in rows:
         settings.setdefault(row["setting_key"], []).append(row)
     by_id = {row["id"]: row for row in rows}
-    made = [_pair(settings[setting], by_id, model, source, planned) for setting, model, source in keys]
-    return sorted(made, key=_pair_order)
+    entries = [_pair(settings[setting], by_id, model, source, planned) for setting, model, source in keys]
+    return sorted(entries, key=_pair_order)
 
 
 @cache
@@ -138,7 +138,8 @@ def variant_order(method: str, variant: str) -> tuple[Any, ...]:
 def natural(text: str) -> tuple[Any, ...]:
     """Sort key under which numbers in a text go by size."""
     parts = re.split(r"(\d+(?:\.\d+)?(?:e-?\d+)?)", text)
-    return tuple(float(part) if place % 2 else part for place, part in enumerate(parts))
+    # A split by one group has its matches, the numbers, at the odd places.
+    return tuple(float(part) if index % 2 else part for index, part in enumerate(parts))
 
 
 def _pair(
@@ -247,13 +248,13 @@ def _off(taught: dict[str, Any]) -> str | None:
 
 def _distinct(entries: Iterable[Entry]) -> list[Entry]:
     """The entries with labels that tell them apart: two versions of a method may both have records."""
-    found = list(entries)
-    labels = [entry.label for entry in found]
+    listed = list(entries)
+    labels = [entry.label for entry in listed]
     return [
         replace(entry, label=f"{entry.label} [version {entry.version}, {entry.key[:6]}]")
         if labels.count(entry.label) > 1 and entry.version is not None
         else entry
-        for entry in found
+        for entry in listed
     ]
 
 

@@ -149,10 +149,10 @@ class Publication(Frozen):
 
     def claim(self, name: str) -> Claim:
         """The claim called `name`; an unknown one is an error with near matches."""
-        found = {claim.name: claim for claim in self.claims}
-        if name not in found:
-            raise unknown("claim", name, found, self.paper)
-        return found[name]
+        claims = {claim.name: claim for claim in self.claims}
+        if name not in claims:
+            raise unknown("claim", name, claims, self.paper)
+        return claims[name]
 
 
 @dataclass(frozen=True)
@@ -211,33 +211,33 @@ def read_publication(path: Path) -> Publication:
     return parse(Publication, read_yaml(path), path.name)
 
 
-def numbers(found: Publication) -> list[Number]:
+def numbers(source: Publication) -> list[Number]:
     """All cells of all tables of a source, column by column, in its order."""
-    return [cell for table in found.tables for cell in table_numbers(found, table)]
+    return [cell for table in source.tables for cell in table_numbers(source, table)]
 
 
-def table_numbers(found: Publication, table: PublishedTable) -> list[Number]:
+def table_numbers(source: Publication, table: PublishedTable) -> list[Number]:
     """All cells of one table of a source, column by column."""
     cells = [(row, column) for column in table.columns for row in table.rows if column.name in row.values]
-    return [_number(found, table, row, column) for row, column in cells]
+    return [_number(source, table, row, column) for row, column in cells]
 
 
-def _number(found: Publication, table: PublishedTable, row: PublishedRow, column: Column) -> Number:
+def _number(source: Publication, table: PublishedTable, row: PublishedRow, column: Column) -> Number:
     value = row.values[column.name]
-    made = Number(found.paper, found.title, table, row, column, value, None, "")
+    number = Number(source.paper, source.title, table, row, column, value, None, "")
     if row.method in (TEACHER, STUDENT):
-        return made
+        return number
     alone = next((other for other in table.rows if other.method == STUDENT and column.name in other.values), None)
     reason, delta = "", None
     if alone is None:
         reason = "no student alone beside it"
     else:
-        student = Number(found.paper, found.title, table, alone, column, alone.values[column.name], None, "")
+        student = Number(source.paper, source.title, table, alone, column, alone.values[column.name], None, "")
         if value is None or student.value is None:
             reason = "unknown to us" if value is None else "its student alone is unknown to us"
-        elif (student.protocol, student.selection) != (made.protocol, made.selection):
+        elif (student.protocol, student.selection) != (number.protocol, number.selection):
             reason = f"its student alone is of {student.protocol}, checkpoint {student.selection}; itself of "
-            reason += f"{made.protocol}, checkpoint {made.selection}"
+            reason += f"{number.protocol}, checkpoint {number.selection}"
         else:
             delta = value - student.value
-    return Number(found.paper, found.title, table, row, column, value, delta, reason)
+    return Number(source.paper, source.title, table, row, column, value, delta, reason)

@@ -40,13 +40,13 @@ def matching_pairs(results: Results, number: Number) -> list[PairEntries]:
     """Our pairs with the number's dataset and networks; those that compare come first, then those with more runs."""
     column, table = number.column, number.table
     teacher = network(column.teacher).title if column.teacher else None
-    found = [
+    pairs = [
         pair
         for pair in results.pairs
         if (pair.facts["dataset"], pair.facts["model"]) == (table.dataset, column.student)
         and (pair.teacher == teacher or number.row.method == STUDENT)
     ]
-    return sorted(found, key=lambda pair: (bool(mismatch(number, pair)), -sum(entry.n for entry in pair.entries)))
+    return sorted(pairs, key=lambda pair: (bool(mismatch(number, pair)), -sum(entry.n for entry in pair.entries)))
 
 
 def matching_entries(pair: PairEntries, number: Number) -> list[Entry]:
@@ -64,13 +64,14 @@ def compare(results: Results, number: Number) -> list[Compared]:
     """The number beside each of our settings that it is about; beside nothing, if there is none."""
     never = never_comparable(number)
     pairs = matching_pairs(results, number)
-    found = [(pair, entry) for pair in pairs for entry in matching_entries(pair, number)]
-    comparable = [(pair, entry) for pair, entry in found if not mismatch(number, pair)]
-    if not found:
+    candidates = [(pair, entry) for pair in pairs for entry in matching_entries(pair, number)]
+    comparable = [(pair, entry) for pair, entry in candidates if not mismatch(number, pair)]
+    if not candidates:
         verdict = Judgement(Verdict.NOT_COMPARABLE, reason=never) if never else _not_run(number.value)
         delta = verdict if never else _not_run(number.delta, number.delta_reason)
         return [Compared(number, None, None, None, None, verdict, delta)]
-    return [_compared(results, number, pair, entry) for pair, entry in comparable or found[:1]]
+    # Where none compares, the first stands there with what keeps it from comparing.
+    return [_compared(results, number, pair, entry) for pair, entry in comparable or candidates[:1]]
 
 
 def never_comparable(number: Number) -> str:
@@ -105,18 +106,18 @@ def mismatch(number: Number, pair: PairEntries) -> str:
 
 def assumptions(number: Number, pair: PairEntries, entry: Entry) -> tuple[str, ...]:
     """What a comparison takes for granted that no source states."""
-    found = []
+    assumed = []
     table: PublishedTable = number.table
     if table.protocol_inferred or number.protocol == UNKNOWN:
-        found.append(f"protocol {pair.facts['protocol']}")
+        assumed.append(f"protocol {pair.facts['protocol']}")
     recipe = definitions.protocol(pair.facts["protocol"]).recipe(network(pair.facts["model"]).family, table.dataset)
     if recipe.inferred:
-        found.append(f"recipe of {network(pair.facts['model']).family} students")
+        assumed.append(f"recipe of {network(pair.facts['model']).family} students")
     if number.selection == UNKNOWN:
-        found.append("best validation")
+        assumed.append("best validation")
     if entry.note:
-        found.append(entry.note)
-    return (*found, *number.row.assumed)
+        assumed.append(entry.note)
+    return (*assumed, *number.row.assumed)
 
 
 def _compared(results: Results, number: Number, pair: PairEntries, entry: Entry) -> Compared:
@@ -125,8 +126,8 @@ def _compared(results: Results, number: Number, pair: PairEntries, entry: Entry)
     runs = results.runs(entry)
     mious = complete(entry.mious if entry.role == TEACHER else [row[score] if row else None for row in runs])
     alone = complete(_alone(results, entry, score))
-    deltas = [ours - theirs for ours, theirs in zip(mious, alone, strict=True)] if mious and alone else []
-    made = Compared(
+    deltas = [miou - student for miou, student in zip(mious, alone, strict=True)] if mious and alone else []
+    compared = Compared(
         number,
         pair,
         entry,
@@ -137,15 +138,17 @@ def _compared(results: Results, number: Number, pair: PairEntries, entry: Entry)
     )
     if reason:
         judged = Judgement(Verdict.NOT_COMPARABLE, reason=reason)
-        return replace(made, absolute=judged, delta=judged)
+        return replace(compared, absolute=judged, delta=judged)
     assumed = assumptions(number, pair, entry)
     if number.value is not None:
-        made = replace(made, absolute=judge(mious, number.value, assumed) if mious else _hole(entry, entry.holes))
+        compared = replace(
+            compared, absolute=judge(mious, number.value, assumed) if mious else _hole(entry, entry.holes)
+        )
     if number.delta is not None:
         gaps = entry.holes or entry.delta_holes
         judged = judge_delta(deltas, mious, alone, number.delta, assumed) if deltas else _hole(entry, gaps)
-        made = replace(made, delta=judged)
-    return made
+        compared = replace(compared, delta=judged)
+    return compared
 
 
 def _alone(results: Results, entry: Entry, score: str) -> list[float | None]:

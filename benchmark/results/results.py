@@ -70,8 +70,8 @@ class Results:
         frame = with_delta(with_missing(records_frame(records), manifests, reason))
         sweeps = {manifest.sweep: frozenset(run.id for run in manifest.runs) for manifest in manifests}
         rows = frame_rows(frame)
-        found = tuple(pairs(rows, planned=bool(manifests)))
-        return cls(frame, {row["id"]: row for row in rows}, found, sweeps, find_areas)
+        every_pair = tuple(pairs(rows, planned=bool(manifests)))
+        return cls(frame, {row["id"]: row for row in rows}, every_pair, sweeps, find_areas)
 
     @cached_property
     def _students(self) -> dict[str, dict[str, Any]]:
@@ -83,8 +83,8 @@ class Results:
 
     def runs(self, entry: Entry) -> list[dict[str, Any] | None]:
         """The rows of an entry's finished runs, in the order of its seeds; None where there is none."""
-        found = [self.rows.get(run_id) if run_id else None for run_id in entry.ids]
-        return [row if row is not None and not row["reason"] else None for row in found]
+        rows = [self.rows.get(run_id) if run_id else None for run_id in entry.ids]
+        return [row if row is not None and not row["reason"] else None for row in rows]
 
     def missing(self, chosen: Iterable[PairEntries]) -> list[dict[str, Any]]:
         """The rows of expected runs of these pairs that have no record."""
