@@ -140,10 +140,10 @@ def _verdicts(tables: Iterable[Table]) -> list[tuple[str, int, int]]:
 
 def _statement(pair: PairEntries) -> str:
     """What can be said of a pair in a sentence or two, and no more than its seeds allow."""
-    place = f"{pair.title} ({pair.facts['dataset']}, protocol {pair.facts['protocol']}): "
+    heading = f"{pair.title} ({pair.facts['dataset']}, protocol {pair.facts['protocol']}): "
     known = [(entry.delta, entry.label) for entry in pair.entries if entry.delta]
     if not known:
-        return place + "no method has finished beside its student alone."
+        return heading + "no method has finished beside its student alone."
     best, by = max(known, key=lambda item: item[0].mean)
     tested = [entry for entry in pair.entries if entry.method == UNDER_TEST]
     default = next((entry for entry in tested if ":" not in entry.label and "(" not in entry.label), None)
@@ -156,7 +156,7 @@ def _statement(pair: PairEntries) -> str:
     elif default:
         text += f"; {default.label} has no Δ ({'; '.join(default.holes or default.delta_holes)})"
     fewest = min(delta.n for delta, _ in known)
-    return f"{place}{text}. " + (
+    return f"{heading}{text}. " + (
         f"With n = {fewest} no conclusion can be drawn." if fewest < ENOUGH else f"Every Δ is over n ≥ {fewest} seeds."
     )
 
@@ -201,20 +201,20 @@ def _dataset(table: Table, where: str, datasets: Iterable[str]) -> str:
 
 def _figures(sources: Sources) -> tuple[list[ShownFigure], list[str]]:
     """Figures, and what is said of those that are not there."""
-    made: list[Figure] = []
+    figures: list[Figure] = []
     reasons = []
     for make in FIGURE_KINDS.values():
         try:
-            made += make(sources)
+            figures += make(sources)
         except KdsegError as error:
             reasons.append(str(error))
     # One of each kind first, so that no kind is crowded out by the pairs of another.
-    kinds = [figure.title for figure in made]
-    order = sorted(range(len(made)), key=lambda place: kinds[:place].count(kinds[place]))[:MOST_FIGURES]
-    left = len(made) - len(order)
+    kinds = [figure.title for figure in figures]
+    order = sorted(range(len(figures)), key=lambda index: kinds[:index].count(kinds[index]))[:MOST_FIGURES]
+    left = len(figures) - len(order)
     if left:
         reasons.append(f"{left} more figures are left out here to keep this file small; `kdseg figures` makes them all")
-    return [_shown(made[place]) for place in sorted(order)], reasons
+    return [_shown(figures[index]) for index in sorted(order)], reasons
 
 
 def _shown(figure: Figure) -> ShownFigure:
@@ -267,10 +267,10 @@ def _reruns(results: Results, records: Mapping[str, Record]) -> list[Rerun]:
         if record_id in records:
             cells.setdefault(row["cell_key"], []).append(records[record_id])
     reruns = []
-    for found in cells.values():
-        found.sort(key=lambda record: record.inputs.seed)
-        first, row = found[0], results.rows[found[0].id]
-        origins = [record.provenance for record in found]
+    for runs in cells.values():
+        runs.sort(key=lambda record: record.inputs.seed)
+        first, row = runs[0], results.rows[runs[0].id]
+        origins = [record.provenance for record in runs]
         commits = sorted({o.commit[:10] + ("+" if o.dirty else "") for o in origins})
         machines = sorted({o.processor if o.device == "cpu" else o.device for o in origins})
         reruns.append(
@@ -279,8 +279,8 @@ def _reruns(results: Results, records: Mapping[str, Record]) -> list[Rerun]:
                 pair=_pair(row),
                 method=row["method"],
                 label=row["variant"],
-                seeds=", ".join(str(record.inputs.seed) for record in found),
-                ids=tuple(r.id for r in found),
+                seeds=", ".join(str(record.inputs.seed) for record in runs),
+                ids=tuple(r.id for r in runs),
                 commit=", ".join(commits),
                 machine=", ".join(machines),
                 command=train_command(first.inputs),

@@ -61,13 +61,13 @@ def _method(module: ast.Module) -> ast.ClassDef | None:
 
 
 def _literals(nodes: list[ast.stmt]) -> dict[str, Any]:
-    found = {}
+    literals = {}
     for node in nodes:
         target = node.targets[0] if isinstance(node, ast.Assign) else getattr(node, "target", None)
         value = getattr(node, "value", None)
         if isinstance(node, ast.Assign | ast.AnnAssign) and isinstance(target, ast.Name) and value is not None:
             try:
-                found[target.id] = ast.literal_eval(value)
+                literals[target.id] = ast.literal_eval(value)
             except ValueError:
                 continue
-    return found
+    return literals

@@ -142,15 +142,15 @@ def _latex_head(name: str) -> str:
 
 def latex_text(text: str) -> str:
     """Text that LaTeX shows as it is; a sign that it has no way to show becomes its plain letters."""
-    parts, place = [], 0
+    parts, position = [], 0
     text = " ".join(text.split())
-    while place < len(text):
+    while position < len(text):
         for length in (2, 1):
-            sign = text[place : place + length]
+            sign = text[position : position + length]
             if len(sign) == length and (sign in LATEX or length == 1):
                 known = LATEX.get(sign, sign)
                 parts.append(known if known.isascii() else _plain(sign))
-                place += length
+                position += length
                 break
     return "".join(parts)
 
@@ -168,7 +168,7 @@ def _styler(columns: Sequence[str], cells: Sequence[Sequence[str]]) -> Styler:
     # Two columns may have one name (differences of mIoU and of Δ), which a Styler refuses: numbers stand for names.
     frame = pd.DataFrame(cells, columns=range(len(columns)), dtype=object)
     names: dict[object, str] = dict(enumerate(columns))
-    return frame.style.hide(axis="index").format_index(lambda place: names[place], axis="columns")
+    return frame.style.hide(axis="index").format_index(lambda column: names[column], axis="columns")
 
 
 def _latex_cell(cell: Cell, marks: Mapping[str, str]) -> str:

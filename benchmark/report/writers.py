@@ -166,21 +166,21 @@ def _csv_field(value: Any) -> str:
 def _terminal_parts(section: Section, marks: dict[str, str], width: int) -> Iterator[Any]:
     """The section as one Rich table, or as several side by side parts where a terminal is not wide enough."""
     hidden = {PER_SEED} if width < NARROW else set()
-    shown = [place for place, name in enumerate(section.columns) if place and name not in hidden]
-    texts = {place: [_terminal_cell(row[place], marks) for row in section.rows] for place in (0, *shown)}
+    shown = [column for column, name in enumerate(section.columns) if column and name not in hidden]
+    texts = {column: [_terminal_cell(row[column], marks) for row in section.rows] for column in (0, *shown)}
     # Names may be folded, in cells and in the head; numbers may not.
     widths = {
-        place: max([*(len(word) for word in section.columns[place].split()), *(len(text) for text in texts[place])])
-        for place in shown
+        column: max([*(len(word) for word in section.columns[column].split()), *(len(text) for text in texts[column])])
+        for column in shown
     }
     left = 0
     parts: list[list[int]] = []
-    for place in shown:
-        if left < widths[place] + 2:
+    for column in shown:
+        if left < widths[column] + 2:
             parts.append([])
             left = width - NAME_WIDTH - 3
-        parts[-1].append(place)
-        left -= widths[place] + 2
+        parts[-1].append(column)
+        left -= widths[column] + 2
     for part in parts:
         yield _terminal_table(section, texts, widths, part)
 
@@ -200,8 +200,8 @@ def _terminal_table(
 
     table = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column(section.columns[0], min_width=NAME_WIDTH, overflow="fold")
-    for place in part:
-        table.add_column(section.columns[place], justify="right", width=widths[place], overflow="fold")
-    for row in zip(*(texts[place] for place in (0, *part)), strict=True):
+    for column in part:
+        table.add_column(section.columns[column], justify="right", width=widths[column], overflow="fold")
+    for row in zip(*(texts[column] for column in (0, *part)), strict=True):
         table.add_row(*row)
     return table

@@ -34,13 +34,14 @@ class Made(NamedTuple):
 
 def make_figures(sources: Sources, kinds: Iterable[str] = ()) -> Made:
     """The figures of these kinds; none given: all for which there are data."""
-    made = Made([], {})
+    figures: list[Figure] = []
+    reasons: dict[str, str] = {}
     for kind in kinds or KINDS:
         try:
-            made.figures.extend(KINDS[kind](sources))
+            figures.extend(KINDS[kind](sources))
         except KdsegError as error:
-            made.reasons[kind] = str(error)
-    return made
+            reasons[kind] = str(error)
+    return Made(figures, reasons)
 
 
 __all__ = ["KINDS", "Figure", "Made", "Sources", "make_figures", "render", "write"]

@@ -28,12 +28,12 @@ def class_figures(sources: Sources) -> list[Figure]:
     Raises:
         KdsegError: no method has a finished run beside its student alone.
     """
-    found = []
+    figures = []
     for number, name in sources.names("classes").items():
         pair = sources.pairs[number]
         data = [row for entry in pair.entries if entry.role == "method" for row in _rows(sources, pair, entry)]
         if data:
-            found.append(
+            figures.append(
                 Figure(
                     name=name,
                     title="Δ of IoU per class",
@@ -43,9 +43,9 @@ def class_figures(sources: Sources) -> list[Figure]:
                     facts=facts(pair),
                 )
             )
-    if not found:
+    if not figures:
         raise KdsegError("classes: needs a finished run of a method and of its student alone, with the same seed")
-    return found
+    return figures
 
 
 def _rows(sources: Sources, pair: PairEntries, entry: Entry) -> list[Row]:
@@ -56,10 +56,10 @@ def _rows(sources: Sources, pair: PairEntries, entry: Entry) -> list[Row]:
     alone = [sources.results.student(row) for row in runs]
     rows = []
     for name in definitions.dataset(pair.facts["dataset"]).classes:
-        ours = [row["iou"].get(name) for row in runs]
-        theirs = [row["iou"].get(name) if row else None for row in alone]
-        known = None not in ours and None not in theirs
-        deltas = [a - b for a, b in zip(ours, theirs, strict=True)] if known else []
+        method_ious = [row["iou"].get(name) for row in runs]
+        student_ious = [row["iou"].get(name) if row else None for row in alone]
+        known = None not in method_ious and None not in student_ious
+        deltas = [a - b for a, b in zip(method_ious, student_ious, strict=True)] if known else []
         rows.append(
             {
                 "method": entry.label,

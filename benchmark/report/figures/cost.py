@@ -22,12 +22,12 @@ def cost_figures(sources: Sources) -> list[Figure]:
     Raises:
         KdsegError: there is no such pair.
     """
-    found = []
+    figures = []
     for number, name in sources.names("cost").items():
         pair = sources.pairs[number]
         data = _rows(pair)
         if len(data) > 1:
-            found.append(
+            figures.append(
                 Figure(
                     name=name,
                     title="Accuracy against cost",
@@ -37,9 +37,9 @@ def cost_figures(sources: Sources) -> list[Figure]:
                     facts=facts(pair),
                 )
             )
-    if not found:
+    if not figures:
         raise KdsegError("cost: needs a pair with its student alone and two methods or more that have finished")
-    return found
+    return figures
 
 
 def best(points: Sequence[tuple[float, float]]) -> list[bool]:

@@ -28,7 +28,7 @@ def curve_figures(sources: Sources) -> list[Figure]:
     Raises:
         KdsegError: there is no such pair.
     """
-    found = []
+    figures = []
     for number, name in sources.names("curves").items():
         pair = sources.pairs[number]
         data = [
@@ -45,7 +45,7 @@ def curve_figures(sources: Sources) -> list[Figure]:
             for iteration, miou in row["curve"]
         ]
         if max(_validations(data), default=0) > 1:
-            found.append(
+            figures.append(
                 Figure(
                     name=name,
                     title="Training curves",
@@ -55,12 +55,12 @@ def curve_figures(sources: Sources) -> list[Figure]:
                     facts=facts(pair),
                 )
             )
-    if not found:
+    if not figures:
         raise KdsegError(
             "curves: needs finished runs with two validations or more; these were validated once, at their end "
             "(the protocol's val_interval)"
         )
-    return found
+    return figures
 
 
 def _validations(data: Sequence[Row]) -> list[int]:

@@ -71,8 +71,8 @@ class Curves:
 
     def mious(self, runs: dict[int, dict[str, Any]]) -> list[float]:
         """mIoU per seed of `seeds`; empty if one diverged, or if there is no common seed."""
-        found = [runs[seed] for seed in self.seeds]
-        return [] if any(row["reason"] for row in found) else [row["miou_last"] for row in found]
+        rows = [runs[seed] for seed in self.seeds]
+        return [] if any(row["reason"] for row in rows) else [row["miou_last"] for row in rows]
 
 
 def figure6(sources: Sources) -> list[Figure]:
@@ -85,8 +85,8 @@ def figure6(sources: Sources) -> list[Figure]:
         KdsegError: no pair has results at two values of a weight.
     """
     rows = list(sources.results.rows.values())
-    found = _all_curves(rows)
-    if not found:
+    all_curves = _all_curves(rows)
+    if not all_curves:
         have = sorted({row["variant"] for row in rows if row["method"] == UNDER_TEST})
         raise KdsegError(
             f"figure 6: needs finished runs of {UNDER_TEST} on one pair with two or more values of lambda1 or lambda2 "
@@ -103,7 +103,7 @@ def figure6(sources: Sources) -> list[Figure]:
             draw=partial(draw, curves, gain),
             facts={"dataset": curves.rows[0]["dataset"], "pair": curves.pair},
         )
-        for curves in found
+        for curves in all_curves
     ]
 
 
@@ -149,7 +149,7 @@ def _all_curves(known: Rows) -> list[Curves]:
             rest = {key: value for key, value in row["hyper"].items() if key not in AXES}
             same = ("setting_key", "teacher_model", "teacher_id", "method_version")
             groups.setdefault(content_hash([*(row[name] for name in same), rest]), []).append(row)
-    panels = {key: found for key, group in groups.items() if (found := _panels(group))}
+    panels = {key: of_group for key, group in groups.items() if (of_group := _panels(group))}
     stems = {key: _stem(groups[key][0]) for key in panels}
     names = dict(zip(stems, distinct(list(stems.values()), [key[:6] for key in stems]), strict=True))
     return [_curves(names[key], panels[key], rows) for key in sorted(panels, key=names.__getitem__)]
@@ -231,8 +231,8 @@ def draw(curves: Curves, gain: float | None) -> Drawing:
     axes[0].set_ylabel("mIoU (%)")
     row = curves.rows[0]
     seeds = "1 seed" if len(curves.seeds) == 1 else f"{len(curves.seeds)} seeds"
-    place = f"{row['dataset']}, protocol {row['protocol']}, {seeds}; our reconstruction"
-    parts = (curves.pair, place)
+    setting = f"{row['dataset']}, protocol {row['protocol']}, {seeds}; our reconstruction"
+    parts = (curves.pair, setting)
     figure.suptitle((" · " if len(axes) > 1 else "\n").join(parts), fontsize=8)
     entries = dict(entry[::-1] for ax in axes for entry in zip(*ax.get_legend_handles_labels(), strict=True))
     figure.legend(
@@ -253,9 +253,9 @@ def _panel(ax: Axes, panel: Panel, curves: Curves, gain: float | None) -> None:
     _student(ax, list(curves.students.values()), gain)
     values = list(panel.runs)
     mious = [curves.mious(runs) or [math.nan] for runs in panel.runs.values()]
-    means = [math.fsum(found) / len(found) for found in mious]
+    means = [math.fsum(per_seed) / len(per_seed) for per_seed in mious]
     if n > 1:
-        lows, highs = [min(found) for found in mious], [max(found) for found in mious]
+        lows, highs = [min(per_seed) for per_seed in mious], [max(per_seed) for per_seed in mious]
         ax.fill_between(values, lows, highs, color=BLUE, alpha=0.18, linewidth=0)
     finished = [
         (value, row["miou_last"]) for value, runs in panel.runs.items() for row in runs.values() if not row["reason"]

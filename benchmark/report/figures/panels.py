@@ -34,16 +34,16 @@ def panel_figures(sources: Sources) -> list[Figure]:
     Raises:
         KdsegError: `kdseg analyze panels` was not run, its runs are not among the records, or a PNG is gone.
     """
-    found = [
+    figures = [
         _figure(file, content, pair, sources)
         for file, content in read_all(Panels, sources.work_dir)
         if (pair := _pair(content, sources))
     ]
-    if not found:
+    if not figures:
         raise KdsegError(
             f"panels: needs `kdseg analyze panels --work-dir {sources.work_dir}`, for runs that have records"
         )
-    return found
+    return figures
 
 
 def _pair(content: Panels, sources: Sources) -> PairEntries | None:

@@ -34,10 +34,10 @@ def similarity_figures(sources: Sources) -> list[Figure]:
     Raises:
         KdsegError: `kdseg analyze cka` was not run.
     """
-    found = [_figure(file, content) for file, content in read_all(Similarities, sources.work_dir)]
-    if not found:
+    figures = [_figure(file, content) for file, content in read_all(Similarities, sources.work_dir)]
+    if not figures:
         raise KdsegError(f"cka: needs `kdseg analyze cka --work-dir {sources.work_dir}`")
-    return found
+    return figures
 
 
 def _figure(file: Path, content: Similarities) -> Figure:
@@ -146,12 +146,14 @@ def _matrix(ax: Axes, rows: Sequence[Row]) -> AxesImage:
 
 
 def _dots(ax: Axes, rows: Sequence[Row]) -> None:
-    here = [row for row in rows if row["teacher_tap"] == row["student_tap"] == COMPARED and row["cka"] is not None]
+    at_last_stage = [
+        row for row in rows if row["teacher_tap"] == row["student_tap"] == COMPARED and row["cka"] is not None
+    ]
     methods = list(dict.fromkeys(row["method"] for row in rows))
-    alone = [row["cka"] for row in here if row["method"] == ALONE]
+    alone = [row["cka"] for row in at_last_stage if row["method"] == ALONE]
     if alone:
         ax.axvline(math.fsum(alone) / len(alone), color=BLACK, linewidth=0.9, linestyle=(0, (5, 2)))
-    for row in here:
+    for row in at_last_stage:
         tested = UNDER_TEST in row["method"].lower()
         colour = VERMILLION if tested else BLACK if row["method"] == ALONE else BLUE
         ax.plot(

@@ -38,11 +38,11 @@ def make_tables(results: Results, names: Iterable[str] = ()) -> list[Table]:
     chosen = list(names)
     if set(chosen) <= set(KINDS):
         return [table for name, make in KINDS.items() if name in chosen or not chosen for table in make(results)]
-    made = {table.name: (kind, table) for kind, make in KINDS.items() for table in make(results)}
+    tables = {table.name: (kind, table) for kind, make in KINDS.items() for table in make(results)}
     for name in chosen:
-        if name not in (*made, *KINDS):
-            raise unknown("table", name, (*made, *KINDS))
-    return [table for kind, table in made.values() if kind in chosen or table.name in chosen]
+        if name not in (*tables, *KINDS):
+            raise unknown("table", name, (*tables, *KINDS))
+    return [table for kind, table in tables.values() if kind in chosen or table.name in chosen]
 
 
 __all__ = ["KINDS", "Cell", "Section", "Table", "main_tables", "make_tables"]

@@ -43,25 +43,25 @@ ADD = (
 
 def ablation_tables(results: Results) -> list[Table]:
     """One table, a section per pair that HeteroAKD was trained on; rows that were not trained are holes."""
-    found = [pair for pair in results.pairs if any(entry.method == UNDER_TEST for entry in pair.entries)]
-    if not found:
+    pairs = [pair for pair in results.pairs if any(entry.method == UNDER_TEST for entry in pair.entries)]
+    if not pairs:
         return []
-    entries = [{entry.variant: entry for entry in pair.entries if entry.method == UNDER_TEST} for pair in found]
+    entries = [{entry.variant: entry for entry in pair.entries if entry.method == UNDER_TEST} for pair in pairs]
     counts = [entry.n for mine in entries for entry in mine.values() if entry.variant in ROWS]
-    missing = lacking(results, found)
+    missing = lacking(results, pairs)
     holes = sum(variant not in mine for mine in entries for variant in ROWS)
     if holes:
         places = {(table.dataset, table.protocol) for table in publication(UNDER_TEST).tables}
-        paper = any((pair.facts["dataset"], pair.facts["protocol"]) in places for pair in found)
+        paper = any((pair.facts["dataset"], pair.facts["protocol"]) in places for pair in pairs)
         commands = [*missing[1:], submit_line(SWEEP)] if paper else missing[1:]
         missing = (f"{holes} rows have no run." + ("" if paper else f" {ADD}"), *dict.fromkeys(commands))
     return [
         Table(
             name="ablation",
             title="Ablation of HeteroAKD, with controls",
-            sections=tuple(map(_section, found, entries)),
+            sections=tuple(map(_section, pairs, entries)),
             caption=tuple(_caption(counts)),
-            data=tuple(row for pair, mine in zip(found, entries, strict=True) for row in _numbers(pair, mine)),
+            data=tuple(row for pair, mine in zip(pairs, entries, strict=True) for row in _numbers(pair, mine)),
             missing=missing,
         )
     ]
@@ -114,7 +114,7 @@ def paired(entry: Entry, other: Entry) -> Summary | None:
     """Of the differences in mIoU of the same seeds; None if one has a hole, or the two have not the same seeds."""
     if entry.miou is None or other.miou is None or entry.seeds != other.seeds:
         return None
-    return summary(ours - theirs for ours, theirs in zip(entry.miou.values, other.miou.values, strict=True))
+    return summary(first - second for first, second in zip(entry.miou.values, other.miou.values, strict=True))
 
 
 def _caption(counts: list[int]) -> Iterable[str]:

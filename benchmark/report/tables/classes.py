@@ -31,7 +31,7 @@ def class_tables(results: Results) -> list[Table]:
     for pair in results.pairs:
         if pair.teacher and any(entry.delta for entry in pair.entries):
             groups.setdefault((pair.facts["dataset"], pair.facts["protocol"]), []).append(pair)
-    return [_table(name, protocol, found, results) for (name, protocol), found in groups.items()]
+    return [_table(name, protocol, pairs, results) for (name, protocol), pairs in groups.items()]
 
 
 def class_deltas(entry: Entry, name: str, results: Results) -> Summary | str:
@@ -42,16 +42,16 @@ def class_deltas(entry: Entry, name: str, results: Results) -> Summary | str:
     values = []
     for row in runs:
         student = results.student(row)
-        ours, theirs = row["iou"].get(name), student["iou"].get(name) if student else None
-        if ours is None or theirs is None:
+        method_iou, student_iou = row["iou"].get(name), student["iou"].get(name) if student else None
+        if method_iou is None or student_iou is None:
             return "a class with an empty union has no IoU"
-        values.append(ours - theirs)
+        values.append(method_iou - student_iou)
     return summary(values)
 
 
-def _table(name: str, protocol: str, found: list[PairEntries], results: Results) -> Table:
+def _table(name: str, protocol: str, pairs: list[PairEntries], results: Results) -> Table:
     sections, data = [], []
-    for pair in found:
+    for pair in pairs:
         methods = [entry for entry in pair.entries if entry.role == "method"]
         names = [label for label in dataset(name).classes if _known(pair, label, results)]
         groups = [methods[at : at + SIDE_BY_SIDE] for at in range(0, len(methods), SIDE_BY_SIDE)]
@@ -61,7 +61,7 @@ def _table(name: str, protocol: str, found: list[PairEntries], results: Results)
             columns = ("Class", "Student alone (%)", *(f"Δ {entry.label}" for entry in group))
             sections.append(Section(title, place(pair), columns, rows))
         data += [_numbers(pair, entry, label, results) for entry in methods for label in names]
-    counts = [entry.n for pair in found for entry in pair.entries if entry.role == "method" and entry.n]
+    counts = [entry.n for pair in pairs for entry in pair.entries if entry.role == "method" and entry.n]
     caption = (
         "IoU of the last iteration per class, in percent; Δ: that of the method minus that of the student alone with "
         "the same seed, in points. ± is the sample standard deviation (ddof = 1) over the seeds, of the paired "
@@ -70,7 +70,7 @@ def _table(name: str, protocol: str, found: list[PairEntries], results: Results)
         *few_seeds(counts),
     )
     title = f"Δ per class on {name}, protocol {protocol}"
-    return Table(f"classes-{name}-{protocol}", title, tuple(sections), caption, tuple(data), lacking(results, found))
+    return Table(f"classes-{name}-{protocol}", title, tuple(sections), caption, tuple(data), lacking(results, pairs))
 
 
 def _known(pair: PairEntries, label: str, results: Results) -> bool:

@@ -12,7 +12,7 @@ from benchmark.results.stats import ENOUGH
 COLUMNS = ("Seed", "First (%)", "Second (%)", "Difference", "95 % over images")
 
 
-def comparison_table(made: Comparison) -> Table:
+def comparison_table(comparison: Comparison) -> Table:
     """One row a pair of runs, then their mean."""
     rows = [
         (
@@ -22,11 +22,13 @@ def comparison_table(made: Comparison) -> Table:
             Cell(number(pair.difference, signed=True)),
             _interval(pair.images),
         )
-        for pair in made.runs
+        for pair in comparison.runs
     ]
-    if len(made.runs) > 1:
-        mean = Cell(mean_text(made.difference, signed=True))
-        rows.append((Cell(f"mean, n = {made.difference.n}"), Cell(""), Cell(""), mean, _interval(made.images)))
+    if len(comparison.runs) > 1:
+        mean = Cell(mean_text(comparison.difference, signed=True))
+        rows.append(
+            (Cell(f"mean, n = {comparison.difference.n}"), Cell(""), Cell(""), mean, _interval(comparison.images))
+        )
     data = [
         {
             "first": pair.first["id"],
@@ -39,38 +41,40 @@ def comparison_table(made: Comparison) -> Table:
             "images_low": pair.images and pair.images.low,
             "images_high": pair.images and pair.images.high,
         }
-        for pair in made.runs
+        for pair in comparison.runs
     ]
-    section = Section(f"{made.first} minus {made.second}", f"{len(made.runs)} pairs of runs", COLUMNS, tuple(rows))
-    return Table("comparison", "Two sides compared", (section,), tuple(_caption(made)), tuple(data))
+    section = Section(
+        f"{comparison.first} minus {comparison.second}", f"{len(comparison.runs)} pairs of runs", COLUMNS, tuple(rows)
+    )
+    return Table("comparison", "Two sides compared", (section,), tuple(_caption(comparison)), tuple(data))
 
 
-def _interval(found: ImageInterval | None) -> Cell:
-    return hole("no areas, or one block of images") if found is None else Cell(_ends(found.low, found.high))
+def _interval(interval: ImageInterval | None) -> Cell:
+    return hole("no areas, or one block of images") if interval is None else Cell(_ends(interval.low, interval.high))
 
 
 def _ends(low: float, high: float) -> str:
     return f"{number(low, True)} to {number(high, True)}"
 
 
-def _caption(made: Comparison) -> Iterable[str]:
-    found = made.difference
+def _caption(comparison: Comparison) -> Iterable[str]:
+    difference = comparison.difference
     yield LAST
-    if found.n > 1:
+    if difference.n > 1:
         yield (
-            f"Over seeds: mean difference {mean_text(found, signed=True)} points (± sample standard deviation of the "
-            f"paired differences, ddof = 1), 95 % t interval {_ends(found.low, found.high)}, two-sided sign-flip p "
-            f"{made.p:.3g}, which is never below {2.0 ** (1 - found.n):.3g}."
+            f"Over seeds: mean difference {mean_text(difference, signed=True)} points (± sample standard deviation of "
+            f"the paired differences, ddof = 1), 95 % t interval {_ends(difference.low, difference.high)}, two-sided "
+            f"sign-flip p {comparison.p:.3g}, which is never below {2.0 ** (1 - difference.n):.3g}."
         )
-    if found.n < ENOUGH:
+    if difference.n < ENOUGH:
         yield f"No conclusion can be drawn from fewer than {ENOUGH} seeds."
-    if any(pair.first["seed"] != pair.second["seed"] for pair in made.runs):
+    if any(pair.first["seed"] != pair.second["seed"] for pair in comparison.runs):
         yield "The two runs have other seeds, so they share neither initial weights nor batches."
-    if made.images:
+    if comparison.images:
         yield (
-            f"Over images: paired bootstrap over {made.images.blocks} blocks of images that depend on each other, for "
-            "these trainings; it speaks of other images, not of other seeds."
+            f"Over images: paired bootstrap over {comparison.images.blocks} blocks of images that depend on each "
+            "other, for these trainings; it speaks of other images, not of other seeds."
         )
-    if made.left_out:
-        yield f"Left out: {'; '.join(made.left_out)}."
+    if comparison.left_out:
+        yield f"Left out: {'; '.join(comparison.left_out)}."
     yield f"{MISSING}: not known."

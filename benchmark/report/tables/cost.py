@@ -33,7 +33,7 @@ CLOCK = ("Method", "Iterations in that time", "mIoU then (%)", "Δ then (points)
 
 def cost_tables(results: Results) -> list[Table]:
     """Time, memory and parameters of every method setting, as a single run."""
-    found = [pair for pair in results.pairs if pair.teacher]
+    pairs = [pair for pair in results.pairs if pair.teacher]
     sections = [
         Section(
             pair.title,
@@ -41,9 +41,9 @@ def cost_tables(results: Results) -> list[Table]:
             COST,
             tuple(_cost_row(entry, results) for entry in pair.entries if entry.role != "teacher"),
         )
-        for pair in found
+        for pair in pairs
     ]
-    machines = sorted({machine for pair in found for entry in pair.entries for machine in entry.machines})
+    machines = sorted({machine for pair in pairs for entry in pair.entries for machine in entry.machines})
     caption = [
         "s/iteration: seconds per iteration as a single run (step, teacher's forward and waiting for data); the share "
         "of the teacher's forward in it. Device-hours: iterations × s/iteration × devices. All are means over the "
@@ -56,22 +56,22 @@ def cost_tables(results: Results) -> list[Table]:
     if machines:
         mixed = ": seconds of different machines do not compare" if len(machines) > 1 else ""
         caption.append(f"Measured on {'; '.join(machines)}{mixed}.")
-    apart = [pair.title for pair in found if pair.timed_apart]
+    apart = [pair.title for pair in pairs if pair.timed_apart]
     if apart:
         caption.append(f"{'; '.join(apart)}: {TIMED_APART[0].lower()}{TIMED_APART[1:]}")
-    data = [_cost_numbers(pair, entry, results) for pair in found for entry in pair.entries if entry.role != "teacher"]
-    return _tables("cost", "What the methods cost", sections, caption, data, results, found)
+    data = [_cost_numbers(pair, entry, results) for pair in pairs for entry in pair.entries if entry.role != "teacher"]
+    return _tables("cost", "What the methods cost", sections, caption, data, results, pairs)
 
 
 def clock_tables(results: Results) -> list[Table]:
     """mIoU at the last validation within the time that the student alone takes, on the same machine."""
-    found = [pair for pair in results.pairs if pair.teacher and pair.student_entry]
+    pairs = [pair for pair in results.pairs if pair.teacher and pair.student_entry]
     views = [
-        (pair, entry, *_in_time(entry, results)) for pair in found for entry in pair.entries if entry.role != "teacher"
+        (pair, entry, *_in_time(entry, results)) for pair in pairs for entry in pair.entries if entry.role != "teacher"
     ]
-    by_pair = [[view for view in views if view[0] is pair] for pair in found]
+    by_pair = [[view for view in views if view[0] is pair] for pair in pairs]
     sections = [
-        Section(pair.title, place(pair), CLOCK, _clock_rows(own)) for pair, own in zip(found, by_pair, strict=True)
+        Section(pair.title, place(pair), CLOCK, _clock_rows(own)) for pair, own in zip(pairs, by_pair, strict=True)
     ]
     caption = [
         "mIoU in percent at the last validation that a run reaches within the time the student alone of its seed takes "
@@ -83,7 +83,7 @@ def clock_tables(results: Results) -> list[Table]:
         HOLES,
     ]
     data = [_clock_numbers(*view) for view in views]
-    return _tables("wall-clock", "mIoU at equal wall-clock time", sections, caption, data, results, found)
+    return _tables("wall-clock", "mIoU at equal wall-clock time", sections, caption, data, results, pairs)
 
 
 def _tables(
@@ -93,11 +93,11 @@ def _tables(
     caption: list[str],
     data: list[dict[str, Any]],
     results: Results,
-    found: list[PairEntries],
+    pairs: list[PairEntries],
 ) -> list[Table]:
     if not sections:
         return []
-    return [Table(name, title, tuple(sections), tuple(caption), tuple(data), lacking(results, found))]
+    return [Table(name, title, tuple(sections), tuple(caption), tuple(data), lacking(results, pairs))]
 
 
 def _means(entry: Entry, results: Results) -> dict[str, float] | None:
@@ -115,8 +115,8 @@ def _means(entry: Entry, results: Results) -> dict[str, float] | None:
 
 
 def _mean(values: Iterable[float]) -> float:
-    found = list(values)
-    return math.fsum(found) / len(found)
+    terms = list(values)
+    return math.fsum(terms) / len(terms)
 
 
 def _cost_row(entry: Entry, results: Results) -> tuple[Cell, ...]:

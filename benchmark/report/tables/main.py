@@ -55,14 +55,14 @@ def main_tables(results: Results) -> list[Table]:
     A row whose seeds are not all there has no mean and no Δ, but shows the seeds it has.
     """
     groups = groupby(results.pairs, key=lambda pair: (pair.facts["dataset"], pair.facts["protocol"]))
-    return [_table(list(found), results) for _, found in groups]
+    return [_table(list(pairs), results) for _, pairs in groups]
 
 
-def _table(found: list[PairEntries], results: Results) -> Table:
-    facts = found[0].facts
-    shown = [(pair.title, setting(pair)) for pair in found]
-    intervals = {key: value for pair in found for key, value in _intervals(pair, results).items()}
-    over_images = any(isinstance(made, str) or made.delta for made in intervals.values())
+def _table(pairs: list[PairEntries], results: Results) -> Table:
+    facts = pairs[0].facts
+    shown = [(pair.title, setting(pair)) for pair in pairs]
+    intervals = {key: value for pair in pairs for key, value in _intervals(pair, results).items()}
+    over_images = any(isinstance(value, str) or value.delta for value in intervals.values())
     columns = tuple(name for name in COLUMNS if name != OVER_IMAGES or over_images)
     sections = tuple(
         Section(
@@ -71,15 +71,15 @@ def _table(found: list[PairEntries], results: Results) -> Table:
             columns,
             tuple(_row(entry, pair, intervals if over_images else None) for entry in pair.entries),
         )
-        for pair, (title, text) in zip(found, shown, strict=True)
+        for pair, (title, text) in zip(pairs, shown, strict=True)
     )
     return Table(
         name=f"main-{facts['dataset']}-{facts['protocol']}",
         title=f"mIoU on {facts['dataset']}, protocol {facts['protocol']}",
         sections=sections,
-        caption=tuple(_caption(found, intervals)),
-        data=tuple(_numbers(pair, entry, intervals) for pair in found for entry in pair.entries),
-        missing=lacking(results, found),
+        caption=tuple(_caption(pairs, intervals)),
+        data=tuple(_numbers(pair, entry, intervals) for pair in pairs for entry in pair.entries),
+        missing=lacking(results, pairs),
     )
 
 
@@ -99,15 +99,17 @@ def _intervals(pair: PairEntries, results: Results) -> Intervals:
 
 def _over_images(entry: Entry, results: Results) -> OverImages | str | None:
     row = results.runs(entry)[0]
-    ours = results.areas(row["id"]) if row else None
-    if row is None or ours is None:
+    areas = results.areas(row["id"]) if row else None
+    if row is None or areas is None:
         return None
-    over = miou_interval(ours.values, ours.blocks)
+    over = miou_interval(areas.values, areas.blocks)
     if over is None:
         return "all validation images are of one block"
     student = results.student(row) if entry.delta else None
-    theirs = results.areas(student["id"]) if student else None
-    return OverImages(over, difference_interval([(ours.values, theirs.values)], ours.blocks) if theirs else None)
+    student_areas = results.areas(student["id"]) if student else None
+    return OverImages(
+        over, difference_interval([(areas.values, student_areas.values)], areas.blocks) if student_areas else None
+    )
 
 
 def _row(entry: Entry, pair: PairEntries, intervals: Intervals | None) -> tuple[Cell, ...]:
@@ -132,12 +134,12 @@ def _row(entry: Entry, pair: PairEntries, intervals: Intervals | None) -> tuple[
     )
 
 
-def _interval_cell(made: OverImages | str | None) -> Cell:
-    if isinstance(made, str):
-        return Cell(MISSING, (made,))
-    if made is None or made.delta is None:
+def _interval_cell(over: OverImages | str | None) -> Cell:
+    if isinstance(over, str):
+        return Cell(MISSING, (over,))
+    if over is None or over.delta is None:
         return Cell("")
-    return Cell(f"{number(made.delta.low, True)} to {number(made.delta.high, True)}")
+    return Cell(f"{number(over.delta.low, True)} to {number(over.delta.high, True)}")
 
 
 def _known(value: float | None, form: str) -> Cell:
@@ -160,21 +162,21 @@ def _definitions(pair: PairEntries) -> str:
     )
 
 
-def _caption(found: list[PairEntries], intervals: Intervals) -> Iterable[str]:
-    entries = [entry for pair in found for entry in pair.entries]
+def _caption(pairs: list[PairEntries], intervals: Intervals) -> Iterable[str]:
+    entries = [entry for pair in pairs for entry in pair.entries]
     students = [entry for entry in entries if entry.role != "teacher"]
     yield LAST
     yield SPREAD
-    if any(pair.teacher for pair in found):
+    if any(pair.teacher for pair in pairs):
         yield ONE_TEACHER
     yield from few_seeds([entry.n for entry in students if entry.n])
-    made = sorted({found.delta.blocks for found in intervals.values() if isinstance(found, OverImages) and found.delta})
-    if made:
+    blocks = sorted({over.delta.blocks for over in intervals.values() if isinstance(over, OverImages) and over.delta})
+    if blocks:
         yield (
-            f"{OVER_IMAGES}: where n = 1, paired bootstrap over {' or '.join(map(str, made))} blocks of validation "
+            f"{OVER_IMAGES}: where n = 1, paired bootstrap over {' or '.join(map(str, blocks))} blocks of validation "
             "images that depend on each other; it speaks of other images, not of other seeds."
         )
-    below = [pair.title for pair in found if _teacher_is_below(pair)]
+    below = [pair.title for pair in pairs if _teacher_is_below(pair)]
     if below:
         yield f"The teacher is below the student alone: {'; '.join(dict.fromkeys(below))}."
     yield (
@@ -194,7 +196,7 @@ def _caption(found: list[PairEntries], intervals: Intervals) -> Iterable[str]:
     if commits:
         changed = " (+: with uncommitted changes)" if any(commit.endswith("+") for commit in commits) else ""
         yield f"Code: {', '.join(commits)}{changed}."
-    if any(pair.facts["off_protocol"] for pair in found):
+    if any(pair.facts["off_protocol"] for pair in pairs):
         yield "Off protocol: trained with another effective batch than the protocol's, so not comparable with it."
 
 
@@ -206,8 +208,8 @@ def _teacher_is_below(pair: PairEntries) -> bool:
 
 def _numbers(pair: PairEntries, entry: Entry, intervals: Intervals) -> dict[str, Any]:
     miou, delta, facts = entry.miou, entry.delta, pair.facts
-    made = intervals.get(entry.key)
-    over = made if isinstance(made, OverImages) else None
+    value = intervals.get(entry.key)
+    over = value if isinstance(value, OverImages) else None
     apart = over and over.delta
     return {
         "dataset": facts["dataset"],

@@ -61,39 +61,42 @@ def paper_tables(results: Results) -> list[Table]:
 def anchor_tables(results: Results) -> list[Table]:
     """Homogeneous pairs of the codebases that the paper builds on, one section per dataset and protocol."""
     others = [paper for paper in papers() if paper != UNDER_TEST]
-    found = [(paper, table) for paper in others for table in publication(paper).tables if _is_anchor(table)]
-    return [_table(results, "anchors", "Homogeneous pairs of the codebases", found)] if found else []
+    sources = [(paper, table) for paper in others for table in publication(paper).tables if _is_anchor(table)]
+    return [_table(results, "anchors", "Homogeneous pairs of the codebases", sources)] if sources else []
 
 
 def _is_anchor(table: PublishedTable) -> bool:
     """Whether it says what someone trained that we could train too."""
-    ours = table.split == "val" and table.dataset in names("datasets") and table.protocol in names("protocols")
-    return ours and table.kind is Kind.REPORTED and any(column.student in networks() for column in table.columns)
+    trainable = table.split == "val" and table.dataset in names("datasets") and table.protocol in names("protocols")
+    return trainable and table.kind is Kind.REPORTED and any(column.student in networks() for column in table.columns)
 
 
 def _table(results: Results, name: str, title: str, sources: Sequence[tuple[str, PublishedTable]]) -> Table:
-    found = [table for _, table in sources]
+    tables = [table for _, table in sources]
     parts = [part for paper, table in sources for part in _parts(paper, table)]
     order = list(dict.fromkeys(part.group for part in parts))
     parts.sort(key=lambda part: order.index(part.group))
-    made = [_section(results, list(group)) for _, group in groupby(parts, key=lambda part: part.group)]
-    pairs = list({id(pair): pair for _, ours, _ in made for pair, _ in ours.values()}.values())
-    holes = sum(count for *_, count in made)
+    sections = [_section(results, list(group)) for _, group in groupby(parts, key=lambda part: part.group)]
+    # By id: a pair holds dicts, so it has no hash.
+    pairs = list({id(pair): pair for _, by_cell, _ in sections for pair, _ in by_cell.values()}.values())
+    holes = sum(count for *_, count in sections)
     known = lacking(results, pairs)
     missing = known
     if holes:
-        sweeps = dict.fromkeys(table.sweep for table in found if table.sweep)
-        covered = {(table.dataset, table.protocol) for table in found if table.sweep}
-        bare = dict.fromkeys(f"{t.dataset} under {t.protocol}" for t in found if (t.dataset, t.protocol) not in covered)
+        sweeps = dict.fromkeys(table.sweep for table in tables if table.sweep)
+        covered = {(table.dataset, table.protocol) for table in tables if table.sweep}
+        bare = dict.fromkeys(
+            f"{t.dataset} under {t.protocol}" for t in tables if (t.dataset, t.protocol) not in covered
+        )
         first = f"{holes} cells have no run." + (f" No sweep file has {', '.join(bare)}." if bare else "")
         missing = (first, *dict.fromkeys([*known[1:], *map(submit_line, sweeps)]))
-    entries = [entry for _, ours, _ in made for _, entry in ours.values()]
+    entries = [entry for _, by_cell, _ in sections for _, entry in by_cell.values()]
     return Table(
         name=name,
         title=title,
-        sections=tuple(section for section, *_ in made),
-        caption=tuple(_caption(found, [entry.n for entry in entries if entry.n and entry.role != "teacher"])),
-        data=tuple(_numbers(key, *value) for _, ours, _ in made for key, value in ours.items()),
+        sections=tuple(section for section, *_ in sections),
+        caption=tuple(_caption(tables, [entry.n for entry in entries if entry.n and entry.role != "teacher"])),
+        data=tuple(_numbers(key, *value) for _, by_cell, _ in sections for key, value in by_cell.items()),
         missing=missing,
     )
 
@@ -114,15 +117,15 @@ class PaperColumn:
 
 
 def _parts(paper: str, table: PublishedTable) -> list[PaperColumn]:
-    found = []
+    parts = []
     for column in table.columns:
         protocol = column.protocol or table.protocol
         if column.student in networks() and protocol in names("protocols"):
             student, teacher = network(column.student), network(column.teacher)
             about = f"{LABELS[teacher.family]} → {LABELS[student.family]}, protocol {protocol}"
             cells = (cell for cell in table_numbers(publication(paper), table) if cell.column is column)
-            found.append(PaperColumn(table, column, tuple(cells), about))
-    return found
+            parts.append(PaperColumn(table, column, tuple(cells), about))
+    return parts
 
 
 def _section(results: Results, parts: list[PaperColumn]) -> tuple[Section, Found, int]:
@@ -131,26 +134,26 @@ def _section(results: Results, parts: list[PaperColumn]) -> tuple[Section, Found
     columns = {part.column.name: part.column for part in parts}
     rows = {(row.method, row.variants): row for part in parts for row in part.table.rows if row.method}
     labels = {label: row for row in sorted(rows.values(), key=_row_order) for label in _labels(row)}
-    ours: Found = {}
+    by_cell: Found = {}
     for (label, row), column in product(labels.items(), columns.values()):
-        found = _entry(results, table, row, column, label)
-        if found:
-            ours[column.name, label] = found
+        matched = _entry(results, table, row, column, label)
+        if matched:
+            by_cell[column.name, label] = matched
     published: dict[tuple[Any, ...], Number] = {}
     for cell in (cell for part in parts for cell in part.cells if cell.value is not None):
         published.setdefault((cell.row.method, cell.row.variants, cell.column.name), cell)
-    made = []
+    lines = []
     for label, row in labels.items():
-        made.append((Cell(label), *(_cell(ours, name, label, labels) for name in columns)))
+        lines.append((Cell(label), *(_cell(by_cell, name, label, labels) for name in columns)))
         cells = [published.get((row.method, row.variants, name)) for name in columns]
         if label == _labels(row)[0] and any(cells):
-            made.append((Cell(f"{row.name}, published"), *map(_published_cell, cells)))
+            lines.append((Cell(f"{row.name}, published"), *map(_published_cell, cells)))
     text = f"{table.dataset} val" + (" · protocol inferred" if table.protocol_inferred else "")
     text += " · from scratch" if table.initial == "scratch" else ""
     return (
-        Section(parts[0].about, text, ("Method", *columns), tuple(made)),
-        ours,
-        len(labels) * len(columns) - len(ours),
+        Section(parts[0].about, text, ("Method", *columns), tuple(lines)),
+        by_cell,
+        len(labels) * len(columns) - len(by_cell),
     )
 
 
@@ -176,13 +179,13 @@ def _entry(
     return None
 
 
-def _cell(ours: Found, column: str, label: str, labels: Iterable[str]) -> Cell:
-    if (column, label) not in ours:
+def _cell(by_cell: Found, column: str, label: str, labels: Iterable[str]) -> Cell:
+    if (column, label) not in by_cell:
         return hole("not run")
-    entry = ours[column, label][1]
+    entry = by_cell[column, label][1]
     if entry.miou is None:
         return hole("; ".join(entry.holes))
-    others = [ours[column, other][1] for other in labels if (column, other) in ours]
+    others = [by_cell[column, other][1] for other in labels if (column, other) in by_cell]
     means = [other.miou.mean for other in others if other.miou and other.role != "teacher"]
     delta = f" ({mean_text(entry.delta, signed=True)})" if entry.delta else ""
     bold = entry.role != "teacher" and number(entry.miou.mean) in best_texts(means)
@@ -196,7 +199,7 @@ def _published_cell(cell: Number | None) -> Cell:
     return Cell(number(cell.value) + delta, () if cell.kind is Kind.REPORTED else (str(cell.kind),))
 
 
-def _caption(found: Sequence[PublishedTable], counts: Sequence[int]) -> Iterable[str]:
+def _caption(tables: Sequence[PublishedTable], counts: Sequence[int]) -> Iterable[str]:
     yield "Each cell: mIoU in percent, and Δ to the student alone in points, in brackets. " + LAST
     yield SPREAD
     yield ONE_TEACHER
@@ -207,7 +210,7 @@ def _caption(found: Sequence[PublishedTable], counts: Sequence[int]) -> Iterable
         "decimals included."
     )
     yield HOLES
-    for note in dict.fromkeys(table.note for table in found if table.note):
+    for note in dict.fromkeys(table.note for table in tables if table.note):
         yield f"{note[0].upper()}{note[1:].rstrip('.')}."
 
 

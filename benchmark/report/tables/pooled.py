@@ -19,8 +19,8 @@ def pooled_tables(results: Results) -> list[Table]:
     for pair in results.pairs:
         if pair.teacher and not pair.facts["off_protocol"]:
             groups.setdefault((pair.facts["dataset"], pair.facts["protocol"]), []).append(pair)
-    made = [_section(*key, found, results) for key, found in groups.items()]
-    if not made:
+    sections = [_section(*key, pairs, results) for key, pairs in groups.items()]
+    if not sections:
         return []
     caption = (
         "Mean of all Δ (mIoU minus that of the student alone with the same seed, in points) over seeds and pairs. "
@@ -34,24 +34,24 @@ def pooled_tables(results: Results) -> list[Table]:
         "–: a seed of the method is missing on a pair that it was planned for; no mean runs over a hole. Where it was "
         "planned for some of the pairs only, the mean is over those.",
     )
-    pairs = [pair for found in groups.values() for pair in found]
+    pairs = [pair for group in groups.values() for pair in group]
     return [
         Table(
             "pooled",
             "Methods over all pairs",
-            tuple(section for section, _ in made),
+            tuple(section for section, _ in sections),
             caption,
-            tuple(row for _, data in made for row in data),
+            tuple(row for _, data in sections for row in data),
             lacking(results, pairs),
         )
     ]
 
 
 def _section(
-    name: str, protocol: str, found: list[PairEntries], results: Results
+    name: str, protocol: str, pairs: list[PairEntries], results: Results
 ) -> tuple[Section, list[dict[str, Any]]]:
     variants: dict[tuple[str, str], list[tuple[PairEntries, Entry]]] = {}
-    for pair in found:
+    for pair in pairs:
         for entry in pair.entries:
             if entry.role == "method":
                 variants.setdefault((entry.method, entry.variant), []).append((pair, entry))
@@ -61,8 +61,8 @@ def _section(
     adjusted = dict(zip(values, holm([over.p for over in values.values()]), strict=True))
     rows, data = [], []
     for key in order:
-        over, pairs = values.get(key), f"{len(variants[key])}/{len(found)}"
-        rows.append((Cell(key[1]), Cell(pairs), *_cells(over, adjusted.get(key), holes[key])))
+        over, share = values.get(key), f"{len(variants[key])}/{len(pairs)}"
+        rows.append((Cell(key[1]), Cell(share), *_cells(over, adjusted.get(key), holes[key])))
         data.append(
             {
                 "dataset": name,
@@ -70,7 +70,7 @@ def _section(
                 "method": key[0],
                 "variant": key[1],
                 "pairs": len(variants[key]),
-                "of_pairs": len(found),
+                "of_pairs": len(pairs),
                 "n": over.n if over else 0,
                 "independent": over and over.units,
                 "delta_mean": over and over.mean,
@@ -83,19 +83,19 @@ def _section(
                 "missing": holes[key],
             }
         )
-    text = "1 pair" if len(found) == 1 else f"{len(found)} pairs"
+    text = "1 pair" if len(pairs) == 1 else f"{len(pairs)} pairs"
     return Section(f"{name}, protocol {protocol}", text, COLUMNS, tuple(rows)), data
 
 
-def _holes(found: list[tuple[PairEntries, Entry]]) -> str:
-    gaps = [(pair.title, entry.holes or entry.delta_holes) for pair, entry in found if not entry.delta]
+def _holes(entries: list[tuple[PairEntries, Entry]]) -> str:
+    gaps = [(pair.title, entry.holes or entry.delta_holes) for pair, entry in entries if not entry.delta]
     return "; ".join(f"{title}: {'; '.join(reasons) or 'not run'}" for title, reasons in gaps)
 
 
-def _strata(found: list[tuple[PairEntries, Entry]], results: Results) -> list[list[list[float]]]:
+def _strata(entries: list[tuple[PairEntries, Entry]], results: Results) -> list[list[list[float]]]:
     """Student setting -> student run -> the Δ of all pairs with that student run."""
     strata: dict[str, dict[str, list[float]]] = {}
-    for pair, entry in found:
+    for pair, entry in entries:
         for row in complete(results.runs(entry)):
             strata.setdefault(pair.facts["setting_key"], {}).setdefault(row["delta_key"], []).append(row["delta"])
     return [list(units.values()) for units in strata.values()]

@@ -40,28 +40,30 @@ COLUMNS = (
 def reproduction_tables(results: Results) -> list[Table]:
     """Every published number that the suite has dataset, networks and method of, beside our runs."""
     every = [cell for paper in papers() for cell in numbers(publication(paper))]
-    ours = [cell for cell in every if has_counterpart(cell)]
-    compared = [made for cell in ours for made in compare(results, cell)]
-    shown = [made for made in compared if made.number.value is not None or made.entry]
-    groups = groupby(shown, key=lambda made: (made.number.paper, made.number.table.name, made.number.column.name))
+    covered = [cell for cell in every if has_counterpart(cell)]
+    comparisons = [compared for cell in covered for compared in compare(results, cell)]
+    shown = [compared for compared in comparisons if compared.number.value is not None or compared.entry]
+    groups = groupby(
+        shown, key=lambda compared: (compared.number.paper, compared.number.table.name, compared.number.column.name)
+    )
     sections = tuple(_section(list(group)) for _, group in groups)
-    found = [made.pair for made in shown if made.pair]
-    hidden = len({id(made.number) for made in compared} - {id(made.number) for made in shown})
-    waiting = [made for made in shown if made.absolute.verdict is Verdict.NOT_RUN]
+    pairs = [compared.pair for compared in shown if compared.pair]
+    hidden = len({id(compared.number) for compared in comparisons} - {id(compared.number) for compared in shown})
+    waiting = [compared for compared in shown if compared.absolute.verdict is Verdict.NOT_RUN]
     return [
         Table(
             name="reproduction",
             title="Published numbers and ours",
             sections=sections,
-            caption=tuple(_caption(every, ours, hidden)),
-            data=tuple(_numbers(made) for made in compared),
-            missing=_missing(results, found, waiting),
+            caption=tuple(_caption(every, covered, hidden)),
+            data=tuple(_numbers(compared) for compared in comparisons),
+            missing=_missing(results, pairs, waiting),
         )
     ]
 
 
-def _section(found: list[Compared]) -> Section:
-    first = found[0].number
+def _section(comparisons: list[Compared]) -> Section:
+    first = comparisons[0].number
     parts = [first.table.where, f"{first.table.dataset} {first.table.split}"]
     parts.append(f"protocol: {first.protocol}" + (" (inferred)" if first.table.protocol_inferred else ""))
     parts += [f"checkpoint: {first.table.selection}", str(first.table.kind)]
@@ -71,36 +73,41 @@ def _section(found: list[Compared]) -> Section:
         f"{first.source}, {first.table.title}: {first.column.name}",
         " · ".join(parts),
         COLUMNS,
-        tuple(_row(made) for made in found),
+        tuple(_row(compared) for compared in comparisons),
     )
 
 
-def _row(made: Compared) -> tuple[Cell, ...]:
-    cell = made.number
-    label = made.entry.variant if made.entry and len(cell.row.variants) > 1 else cell.row.name
+def _row(compared: Compared) -> tuple[Cell, ...]:
+    cell = compared.number
+    label = compared.entry.variant if compared.entry and len(cell.row.variants) > 1 else cell.row.name
     notes = (cell.row.note,) if cell.row.note else ()
     mark = () if cell.kind is Kind.REPORTED else (str(cell.kind),)
     method = cell.row.method not in ("teacher", "student")
     return (
         Cell(label, notes),
         Cell(number(cell.value), mark) if cell.value is not None else Cell(MISSING, ("unknown to us",)),
-        _ours(made.ours, made, signed=False),
-        _difference(made.absolute),
-        _verdict(made.absolute),
-        *(_delta_cells(made, mark) if method else [Cell("")] * 4),
+        _ours(compared.ours, compared, signed=False),
+        _difference(compared.absolute),
+        _verdict(compared.absolute),
+        *(_delta_cells(compared, mark) if method else [Cell("")] * 4),
     )
 
 
-def _delta_cells(made: Compared, mark: tuple[str, ...]) -> list[Cell]:
-    cell = made.number
+def _delta_cells(compared: Compared, mark: tuple[str, ...]) -> list[Cell]:
+    cell = compared.number
     published = Cell(number(cell.delta, True), mark) if cell.delta is not None else Cell(MISSING, (cell.delta_reason,))
-    return [published, _ours(made.our_delta, made, signed=True), _difference(made.delta), _verdict(made.delta)]
+    return [
+        published,
+        _ours(compared.our_delta, compared, signed=True),
+        _difference(compared.delta),
+        _verdict(compared.delta),
+    ]
 
 
-def _ours(values: Summary | None, made: Compared, signed: bool) -> Cell:
+def _ours(values: Summary | None, compared: Compared, signed: bool) -> Cell:
     if values is not None:
         return Cell(mean_text(values, signed))
-    holes = (made.entry.holes or (made.entry.delta_holes if signed else ())) if made.entry else ()
+    holes = (compared.entry.holes or (compared.entry.delta_holes if signed else ())) if compared.entry else ()
     return Cell(MISSING, ("; ".join(holes),) if holes else ())
 
 
@@ -113,7 +120,7 @@ def _verdict(judged: Judgement) -> Cell:
     return Cell(str(judged.verdict), notes + ((judged.reason,) if judged.reason else ()))
 
 
-def _caption(every: list[Number], ours: list[Number], hidden: int) -> Iterable[str]:
+def _caption(every: list[Number], covered: list[Number], hidden: int) -> Iterable[str]:
     yield (
         "Published numbers are those of results/published/, each with where it stands; second-hand: quoted by others, "
         "as all of HeteroAKD's are; we do not have the paper."
@@ -133,24 +140,24 @@ def _caption(every: list[Number], ours: list[Number], hidden: int) -> Iterable[s
     yield HOLES
     yield (
         f"Not listed: {hidden} cells of published tables that are unknown to us and not run, and "
-        f"{len(every) - len(ours)} published numbers on networks, data sets or methods that the suite does not have."
+        f"{len(every) - len(covered)} published numbers on networks, data sets or methods that the suite does not have."
     )
 
 
-def _missing(results: Results, found: list[Any], waiting: list[Compared]) -> tuple[str, ...]:
-    planned = lacking(results, found)
+def _missing(results: Results, pairs: list[Any], waiting: list[Compared]) -> tuple[str, ...]:
+    planned = lacking(results, pairs)
     if not waiting:
         return planned
-    sweeps = dict.fromkeys(made.number.table.sweep for made in waiting if made.number.table.sweep)
-    bare = sum(not made.number.table.sweep for made in waiting)
+    sweeps = dict.fromkeys(compared.number.table.sweep for compared in waiting if compared.number.table.sweep)
+    bare = sum(not compared.number.table.sweep for compared in waiting)
     first = f"{len(waiting)} published numbers have no run beside them" + (
         f"; {bare} are in no sweep file." if bare else "."
     )
     return (first, *dict.fromkeys([*planned[1:], *map(submit_line, sweeps)]))
 
 
-def _numbers(made: Compared) -> dict[str, Any]:
-    cell, ours, delta = made.number, made.ours, made.our_delta
+def _numbers(compared: Compared) -> dict[str, Any]:
+    cell, ours, delta = compared.number, compared.ours, compared.our_delta
     return {
         "source": cell.paper,
         "table": cell.table.name,
@@ -161,7 +168,7 @@ def _numbers(made: Compared) -> dict[str, Any]:
         "teacher": cell.column.teacher,
         "student": cell.column.student,
         "method": cell.row.method,
-        "variant": made.entry.variant if made.entry else "",
+        "variant": compared.entry.variant if compared.entry else "",
         "protocol": cell.protocol,
         "protocol_inferred": cell.table.protocol_inferred,
         "selection": cell.selection,
@@ -170,14 +177,14 @@ def _numbers(made: Compared) -> dict[str, Any]:
         "n": ours.n if ours else 0,
         "ours_mean": ours and ours.mean,
         "ours_std": ours and ours.std,
-        "difference": made.absolute.difference,
-        "noise": made.absolute.noise,
-        "verdict": made.absolute.text,
+        "difference": compared.absolute.difference,
+        "noise": compared.absolute.noise,
+        "verdict": compared.absolute.text,
         "published_delta": cell.delta,
         "our_delta_mean": delta and delta.mean,
         "our_delta_std": delta and delta.std,
-        "delta_difference": made.delta.difference,
-        "delta_noise": made.delta.noise,
-        "delta_verdict": made.delta.text,
-        "reason": made.absolute.reason,
+        "delta_difference": compared.delta.difference,
+        "delta_noise": compared.delta.noise,
+        "delta_verdict": compared.delta.text,
+        "reason": compared.absolute.reason,
     }
