@@ -33,13 +33,15 @@ IMAGES = 256
 Grams = dict[str, list[np.ndarray]]
 
 
-def analyze(groups: Sequence[Sequence[Pupils]], place: Workplace, say: Callable[[str], None] = _log.info) -> list[Path]:
+def analyze(
+    groups: Sequence[Sequence[Pupils]], workplace: Workplace, say: Callable[[str], None] = _log.info
+) -> list[Path]:
     """Write `cka_DATASET_PROTOCOL.json` for each group of pairs; returns the files.
 
     Raises:
         KdsegError: fewer than four images, or a network or image that cannot be used.
     """
-    return [_analyze(group, place, say) for group in groups]
+    return [_analyze(group, workplace, say) for group in groups]
 
 
 def mini_batches(count: int, most: int = IMAGES, size: int = BATCH) -> list[list[int]]:
@@ -52,10 +54,12 @@ def mini_batches(count: int, most: int = IMAGES, size: int = BATCH) -> list[list
     return [chosen[start::batches] for start in range(batches)]
 
 
-def network_grams(teacher: Teacher, images: SeededDataset, batches: Sequence[Sequence[int]], place: Workplace) -> Grams:
+def network_grams(
+    teacher: Teacher, images: SeededDataset, batches: Sequence[Sequence[int]], workplace: Workplace
+) -> Grams:
     """Per tap and mini-batch the Gram matrix (n, n) of a network's features, an image being one example."""
-    preprocessor = Preprocessor(teacher.normalisation, None, place.device)
-    found: Grams = {tap: [] for tap in TAPS}
+    preprocessor = Preprocessor(teacher.normalisation, None, workplace.device)
+    grams: Grams = {tap: [] for tap in TAPS}
     for batch in batches:
         features: dict[str, list[np.ndarray]] = {tap: [] for tap in TAPS}
         for indices, raw in val_batches(images, 1, 0, batch):
@@ -64,13 +68,13 @@ def network_grams(teacher: Teacher, images: SeededDataset, batches: Sequence[Seq
             for name, tap in taps.items():
                 features[name].append(F.adaptive_avg_pool2d(tap, GRID)[0].cpu().numpy())
         for name, values in features.items():
-            found[name].append(gram(np.stack(values)))
-    return found
+            grams[name].append(gram(np.stack(values)))
+    return grams
 
 
-def _analyze(group: Sequence[Pupils], place: Workplace, say: Callable[[str], None]) -> Path:
+def _analyze(group: Sequence[Pupils], workplace: Workplace, say: Callable[[str], None]) -> Path:
     run = group[0].run
-    images = place.images(run)
+    images = workplace.images(run)
     if len(images) < FEWEST:
         raise KdsegError(f"dataset {run.dataset}: {len(images)} validation images are too few; CKA needs {FEWEST}")
     batches = mini_batches(len(images))
@@ -78,17 +82,17 @@ def _analyze(group: Sequence[Pupils], place: Workplace, say: Callable[[str], Non
     rows = []
     for pupils in group:
         say(f"{pupils.teacher.model} → {pupils.run.model}: {len(pupils.records)} students")
-        teacher = network_grams(place.load(pupils.teacher, pupils.run), images, batches, place)
+        teacher = network_grams(workplace.load(pupils.teacher, pupils.run), images, batches, workplace)
         for record in pupils.records:
             if record.id not in students:
-                student = place.load(own(record.inputs), record.inputs)
-                students[record.id] = network_grams(student, images, batches, place)
+                student = workplace.load(own(record.inputs), record.inputs)
+                students[record.id] = network_grams(student, images, batches, workplace)
             values = {a: {b: _number(cka(teacher[a], students[record.id][b])) for b in TAPS} for a in TAPS}
             rows.append(_row(pupils, record, values))
     content = Similarities(
         origin=origin(run, images), images=sum(map(len, batches)), batch=len(batches[0]), grid=GRID, rows=tuple(rows)
     )
-    return write(content, place.work_dir / FOLDER / f"cka_{run.dataset}_{run.protocol}.json")
+    return write(content, workplace.work_dir / FOLDER / f"cka_{run.dataset}_{run.protocol}.json")
 
 
 def _row(pupils: Pupils, record: Record, values: dict[str, dict[str, float | None]]) -> Similarity:

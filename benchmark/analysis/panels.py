@@ -46,7 +46,9 @@ class Sample:
     label: Tensor
 
 
-def analyze(groups: Sequence[Sequence[Pupils]], place: Workplace, say: Callable[[str], None] = _log.info) -> list[Path]:
+def analyze(
+    groups: Sequence[Sequence[Pupils]], workplace: Workplace, say: Callable[[str], None] = _log.info
+) -> list[Path]:
     """Write `panels_.../panels.json` and its PNGs for each pair of the groups; returns the JSON files.
 
     A pair is shown with the lowest seed of its student alone, by which the images are chosen.
@@ -54,7 +56,7 @@ def analyze(groups: Sequence[Sequence[Pupils]], place: Workplace, say: Callable[
     Raises:
         KdsegError: no student alone, too few images, or a network or image that cannot be used.
     """
-    return [_analyze(pupils, place, say) for group in groups for pupils in group]
+    return [_analyze(pupils, workplace, say) for group in groups for pupils in group]
 
 
 def quantile_images(mious: Sequence[float], quantiles: Sequence[float] = QUANTILES) -> list[int]:
@@ -80,7 +82,7 @@ def image_mious(directory: RunDirectory) -> list[float]:
     return [scores(image).miou if image[LABELLED].any() else float("nan") for image in areas]
 
 
-def _analyze(pupils: Pupils, place: Workplace, say: Callable[[str], None]) -> Path:
+def _analyze(pupils: Pupils, workplace: Workplace, say: Callable[[str], None]) -> Path:
     alone = [record for record in pupils.records if record.inputs.method.name == STUDENT]
     if not alone:
         raise KdsegError(f"{pupils.run.model} on {pupils.run.dataset}: the student alone, which chooses, has no record")
@@ -88,17 +90,19 @@ def _analyze(pupils: Pupils, place: Workplace, say: Callable[[str], None]) -> Pa
     run, dataset = student.inputs, definitions.dataset(student.inputs.dataset)
     shown = [record for record in pupils.records if record.inputs.seed == run.seed]
     say(f"{pupils.teacher.model} → {run.model}, seed {run.seed}: teacher and {len(shown)} students")
-    images = place.images(run)
-    chosen = _choose(image_mious(RunDirectory(place.work_dir, student.id)), images, student)
-    samples = [_sample(images, index, place.device) for index in chosen]
+    images = workplace.images(run)
+    chosen = _choose(image_mious(RunDirectory(workplace.work_dir, student.id)), images, student)
+    samples = [_sample(images, index, workplace.device) for index in chosen]
     # By its student's id too: two settings of one pair have panels of their own.
     stem = f"panels_{run.dataset}_{run.protocol}_{pupils.teacher.model}_{run.model}_{student.id[:6]}"
-    folder = place.work_dir / FOLDER / stem
+    folder = workplace.work_dir / FOLDER / stem
     make_folder(folder)
-    cells = [_cells(place.load(pupils.teacher, run), pupils.teacher.id, pupils, samples, dataset, place, folder)]
+    cells = [
+        _cells(workplace.load(pupils.teacher, run), pupils.teacher.id, pupils, samples, dataset, workplace, folder)
+    ]
     for record in shown:
-        network = place.load(own(record.inputs), record.inputs)
-        cells.append(_cells(network, record.id, pupils, samples, dataset, place, folder))
+        network = workplace.load(own(record.inputs), record.inputs)
+        cells.append(_cells(network, record.id, pupils, samples, dataset, workplace, folder))
     rows = [
         _row(images, sample, quantile, student, dataset, folder, row)
         for sample, quantile, row in zip(samples, QUANTILES, zip(*cells, strict=True), strict=True)
@@ -128,11 +132,11 @@ def _cells(
     pupils: Pupils,
     samples: Sequence[Sample],
     dataset: Dataset,
-    place: Workplace,
+    workplace: Workplace,
     folder: Path,
 ) -> list[PanelCell]:
     """What one network predicts for each sample, written as a PNG, with its scores on that image."""
-    preprocessor = Preprocessor(network.normalisation, None, place.device)
+    preprocessor = Preprocessor(network.normalisation, None, workplace.device)
     parts = definitions.protocol(pupils.run.protocol).val_parts
     cells = []
     for number, sample in enumerate(samples):

@@ -55,7 +55,7 @@ class Pupils:
         return self.records[0].inputs
 
 
-def known_files(work_dir: Path, given: Iterable[Path]) -> dict[str, str]:
+def known_files(work_dir: Path, teachers: Iterable[Path]) -> dict[str, str]:
     """Checkpoints by sha256: those that the jobs of a work directory used, and those that the user names.
 
     A job file that cannot be read, as one of an earlier version, names none.
@@ -64,7 +64,7 @@ def known_files(work_dir: Path, given: Iterable[Path]) -> dict[str, str]:
     for file in sorted([*work_dir.glob("jobs/*.json"), *work_dir.glob("slurm/*/job_*.json")]):
         with suppress(KdsegError):
             files |= read_job(file).files
-    for path in given:
+    for path in teachers:
         if not path.is_file():
             raise KdsegError(f"--teacher {path}: no such file")
         register(files, path)
@@ -98,11 +98,11 @@ def choose(records: Sequence[Record], dataset: str | None, methods: Sequence[str
         for record in done
         if record.inputs.dataset == (dataset or names[0]) and record.inputs.method.name in wanted
     ]
-    found = list(_pupils(shown))
-    if not found:
+    chosen = list(_pupils(shown))
+    if not chosen:
         raise KdsegError("no finished run with a teacher among the records; run a sweep first, or pass --work-dir")
-    found.sort(key=lambda pupils: (pupils.run.protocol, pupils.teacher.model, pupils.run.model, pupils.teacher.id))
-    return [list(group) for _, group in groupby(found, key=lambda pupils: pupils.run.protocol)]
+    chosen.sort(key=lambda pupils: (pupils.run.protocol, pupils.teacher.model, pupils.run.model, pupils.teacher.id))
+    return [list(group) for _, group in groupby(chosen, key=lambda pupils: pupils.run.protocol)]
 
 
 def origin(run: Run, images: SeededDataset) -> Origin:
