@@ -36,12 +36,12 @@ class Loaded(NamedTuple):
     palette: tuple[tuple[int, int, int], ...] | None
 
 
-def find_run(given: str, work_dir: Path) -> Path:
+def find_run(name: str, work_dir: Path) -> Path:
     """The directory of a run that is named by id or by its folder."""
-    for folder in (Path(given), work_dir / "runs" / given):
+    for folder in (Path(name), work_dir / "runs" / name):
         if (folder / "run.json").is_file():
             return folder
-    raise KdsegError(f"{given}: neither a run of {work_dir} nor a run directory; `kdseg status` lists the runs")
+    raise KdsegError(f"{name}: neither a run of {work_dir} nor a run directory; `kdseg status` lists the runs")
 
 
 def load_network(checkpoint: Path, choice: NetworkChoice, expected: Dataset | None = None) -> Loaded:
@@ -91,18 +91,18 @@ def _run(folder: Path) -> Run:
     return run
 
 
-def _checkpoint_file(given: Path) -> Path:
-    if not given.is_dir():
-        if not given.is_file():
-            raise KdsegError(f"{given}: no such checkpoint or folder")
-        return given
-    if (given / "run.json").is_file():
-        if not (given / "student.pth").is_file():
-            raise KdsegError(f"{given}: has no student.pth, the run is not finished (or diverged)")
-        return given / "student.pth"
-    files = sorted(given.glob("*.pth"))
+def _checkpoint_file(path: Path) -> Path:
+    if not path.is_dir():
+        if not path.is_file():
+            raise KdsegError(f"{path}: no such checkpoint or folder")
+        return path
+    if (path / "run.json").is_file():
+        if not (path / "student.pth").is_file():
+            raise KdsegError(f"{path}: has no student.pth, the run is not finished (or diverged)")
+        return path / "student.pth"
+    files = sorted(path.glob("*.pth"))
     if len(files) != 1:
-        raise KdsegError(f"{given}: holds {len(files)} .pth files, not one; name the checkpoint itself")
+        raise KdsegError(f"{path}: holds {len(files)} .pth files, not one; name the checkpoint itself")
     return files[0]
 
 
@@ -143,9 +143,11 @@ def _dataset_meta(content: Any) -> tuple[tuple[str, ...] | None, tuple[tuple[int
     """Class names and palette in a checkpoint of mmseg 1.x or 0.x; what does not look right is left out."""
     meta = content.get("meta") if isinstance(content, dict) else None
     meta = meta if isinstance(meta, dict) else {}
-    found = meta.get("dataset_meta")
-    found = found if isinstance(found, dict) else {}
-    classes, palette = found.get("classes", meta.get("CLASSES")), found.get("palette", meta.get("PALETTE"))
+    dataset_meta = meta.get("dataset_meta")
+    dataset_meta = dataset_meta if isinstance(dataset_meta, dict) else {}
+    # mmseg 1.x has them in `dataset_meta`; 0.x, in capitals, beside it.
+    classes = dataset_meta.get("classes", meta.get("CLASSES"))
+    palette = dataset_meta.get("palette", meta.get("PALETTE"))
     try:
         names = tuple(str(name) for name in classes) if classes else None
         colours = tuple(tuple(np.array(colour, np.uint8).tolist()) for colour in palette) if palette else None

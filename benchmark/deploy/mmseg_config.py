@@ -56,9 +56,9 @@ class Deployed:
         outputs = getattr(self.network, "out_channels", self.classes)
         if self.transforms or module.test_cfg or outputs != self.classes:
             return None
-        given = module._enable_normalize
-        mean = module.mean.flatten().tolist() if given else [0.0] * 3
-        std = module.std.flatten().tolist() if given else [1.0] * 3
+        normalises = module._enable_normalize
+        mean = module.mean.flatten().tolist() if normalises else [0.0] * 3
+        std = module.std.flatten().tolist() if normalises else [1.0] * 3
         if len(mean) != 3 or len(std) != 3:
             return None
         channels = "rgb" if module._channel_conversion else "bgr"
@@ -112,12 +112,12 @@ def of_config(file: Path, trusted: bool) -> Deployed:
         ]
         classes, preprocessor = network.num_classes, network.data_preprocessor
     except Exception as error:
-        said = (str(error).splitlines() or [""])[0][:160]
-        raise KdsegError(f"{file}: no network can be built from it: {type(error).__name__}: {said}") from None
+        message = (str(error).splitlines() or [""])[0][:160]
+        raise KdsegError(f"{file}: no network can be built from it: {type(error).__name__}: {message}") from None
     if not isinstance(preprocessor, SegDataPreProcessor):
         raise KdsegError(f"{file}: model.data_preprocessor is missing, so nobody knows how it wants its pixels")
-    ours = config.get("kdseg", {})
-    return Deployed(network, preprocessor, classes, transforms, int(ours.get("val_batch", 1)), ours.get("dataset"))
+    about = config.get("kdseg", {})
+    return Deployed(network, preprocessor, classes, transforms, int(about.get("val_batch", 1)), about.get("dataset"))
 
 
 def config_text(model: str, dataset: Dataset, normalisation: Normalisation, about: Mapping[str, Any]) -> str:
@@ -160,12 +160,12 @@ def read_as_data(file: Path) -> dict[str, Any]:
     Raises:
         KdsegError: it cannot be read, holds anything else, or names a class by its import path.
     """
-    found = {}
+    assignments = {}
     try:
         for statement in ast.parse(file.read_text(encoding="utf-8")).body:
             match statement:
                 case ast.Assign(targets=[ast.Name(id=name)], value=value) if name != "_base_":
-                    found[name] = _value(value)
+                    assignments[name] = _value(value)
                 case ast.Expr(value=ast.Constant()):
                     pass
                 case _:
@@ -176,7 +176,7 @@ def read_as_data(file: Path) -> dict[str, Any]:
         ) from None
     except (OSError, SyntaxError, ValueError, TypeError, RecursionError) as error:
         raise KdsegError(f"{file}: cannot be read as a config: {type(error).__name__}: {error}") from None
-    return found
+    return assignments
 
 
 def _executed(file: Path) -> Config:
@@ -185,8 +185,8 @@ def _executed(file: Path) -> Config:
     try:
         return Config.fromfile(file)
     except Exception as error:
-        said = (str(error).splitlines() or [""])[0][:160]
-        raise KdsegError(f"--config {file}: cannot be read: {type(error).__name__}: {said}") from None
+        message = (str(error).splitlines() or [""])[0][:160]
+        raise KdsegError(f"--config {file}: cannot be read: {type(error).__name__}: {message}") from None
 
 
 def _test_pipeline(config: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
@@ -229,9 +229,9 @@ def _value(node: ast.expr) -> Any:
     """The value of a literal, where `dict(a=1)` is one too; class names must be plain, for mmengine imports others."""
     match node:
         case ast.Dict(keys=keys, values=values) if None not in keys:
-            found = {_value(key): _value(value) for key, value in zip(keys, values, strict=True) if key}
+            mapping = {_value(key): _value(value) for key, value in zip(keys, values, strict=True) if key}
         case ast.Call(func=ast.Name(id="dict"), args=[], keywords=pairs) if all(pair.arg for pair in pairs):
-            found = {pair.arg: _value(pair.value) for pair in pairs}
+            mapping = {pair.arg: _value(pair.value) for pair in pairs}
         case ast.List(elts=items):
             return [_value(item) for item in items]
         case ast.Tuple(elts=items):
@@ -241,6 +241,6 @@ def _value(node: ast.expr) -> Any:
                 return ast.literal_eval(node)
             except ValueError:
                 raise _NotData(node) from None
-    if not re.fullmatch(r"\w+", str(found.get("type", "plain"))):
+    if not re.fullmatch(r"\w+", str(mapping.get("type", "plain"))):
         raise _NotData(node)
-    return found
+    return mapping

@@ -46,16 +46,16 @@ def score_network(
 
 def in_percent(loaded: Loaded, evaluation: Evaluation, split: str) -> dict[str, Any]:
     """Scores in percent as plain data; a class without a pixel in truth and prediction has no IoU."""
-    found, dataset = evaluation.scores, evaluation.dataset
-    iou = {name: _number(value) for name, value in zip(dataset.classes, found.iou, strict=True)}
+    result, dataset = evaluation.scores, evaluation.dataset
+    iou = {name: _number(value) for name, value in zip(dataset.classes, result.iou, strict=True)}
     return {
         "checkpoint": str(loaded.file),
         "dataset": dataset.name,
         "split": split,
         "images": len(evaluation.names),
-        "mIoU": _number(found.miou),
-        "mAcc": _number(found.macc),
-        "aAcc": _number(found.aacc),
+        "mIoU": _number(result.miou),
+        "mAcc": _number(result.macc),
+        "aAcc": _number(result.aacc),
         "IoU": iou,
     }
 
