@@ -122,8 +122,8 @@ class Cohort:
             raise
         except Exception as error:
             smaller = len(self.members) > 1 and out_of_memory(error)
-            said = distributed.lost(error) or one_line(error)
-            self._leave(State.FAILED, f"{said}; a smaller --cohort goes on from here" if smaller else said)
+            message = distributed.lost(error) or one_line(error)
+            self._leave(State.FAILED, f"{message}; a smaller --cohort goes on from here" if smaller else message)
             raise
         return self.failures
 

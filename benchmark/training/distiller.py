@@ -45,9 +45,9 @@ class Distiller(nn.Module):
             stream(self.seed, "method", self.method.name, iteration, *distributed.noise_key()),
             torch.autocast(batch.inputs.device.type, enabled=False),
         ):
-            ours = {name: taps[name].float() for name in self.method.taps if name in taps}
-            theirs = {name: teacher[name] for name in self.method.taps if name in teacher}
-            losses |= self.method.terms(ours, theirs, batch.target, iteration)
+            student_taps = {name: taps[name].float() for name in self.method.taps if name in taps}
+            teacher_taps = {name: teacher[name] for name in self.method.taps if name in teacher}
+            losses |= self.method.terms(student_taps, teacher_taps, batch.target, iteration)
         return losses
 
     def method_state(self) -> dict[str, Any]:

@@ -150,10 +150,10 @@ class Member:
             if out_of_memory(error):
                 raise
             problem = str(error) if isinstance(error, Diverged) else None, one_line(error)
-        found = distributed.agree(problem)
-        if found:
-            diverged, said = found
-            raise Diverged(diverged) if diverged else distributed.FailedTogether(said)
+        agreed = distributed.agree(problem)
+        if agreed:
+            diverged, message = agreed
+            raise Diverged(diverged) if diverged else distributed.FailedTogether(message)
         return losses
 
     def _finish_gradients(self) -> list[Tensor]:
@@ -197,13 +197,13 @@ class Member:
 
     def validated(self, areas: np.ndarray) -> None:
         """Take note of a validation; the best weights are kept."""
-        found = scores(areas)
+        metrics = scores(areas)
         names = self.dataset.classes
-        iou = {name: None if np.isnan(value) else float(value) for name, value in zip(names, found.iou, strict=True)}
-        current = Scores(iteration=self.iteration, miou=found.miou, macc=found.macc, aacc=found.aacc, iou=iou)
+        iou = {name: None if np.isnan(value) else float(value) for name, value in zip(names, metrics.iou, strict=True)}
+        current = Scores(iteration=self.iteration, miou=metrics.miou, macc=metrics.macc, aacc=metrics.aacc, iou=iou)
         self.last, self.areas = current, areas
-        self.curve.append((self.iteration, found.miou))
-        self._log({"iteration": self.iteration, "mIoU": found.miou})
+        self.curve.append((self.iteration, metrics.miou))
+        self._log({"iteration": self.iteration, "mIoU": metrics.miou})
         if self.best is None or current.miou > self.best.miou:
             self.best = current
             self.save_student("best.pth")

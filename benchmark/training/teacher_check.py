@@ -72,13 +72,13 @@ def check_teacher(
         miou = _measured(job, run, protocol, teacher, data, device, beat)
     off = published is not None and abs(miou - published) > MARGIN
     if off:
-        said = (
+        message = (
             f"teacher {run.teacher.model}: has mIoU {miou:.2f} here, published {published:.2f}; more than {MARGIN} "
             "points apart means another network, other pixels, labels or evaluation"
         )
         if job.execution.strict_teacher:
-            raise KdsegError(f"{said} (--strict-teacher)")
-        _log.warning("warning: %s; the records are marked", said)
+            raise KdsegError(f"{message} (--strict-teacher)")
+        _log.warning("warning: %s; the records are marked", message)
     return TeacherCheck(miou=miou, published=published, off=off)
 
 

@@ -49,10 +49,10 @@ class WandbTracker(Tracker):
 
         def end() -> None:
             self.run.summary.update({"outcome": str(state), **(summary or {})})
-            place = Path(self.run.dir).parent
+            folder = Path(self.run.dir).parent
             self.run.finish(exit_code=0 if state is State.DONE else 1)
             if self.mode == "offline":
-                _log.info("wandb sync %s", place)
+                _log.info("wandb sync %s", folder)
 
         self._guarded(end)
         self.open = False
