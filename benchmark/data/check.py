@@ -107,10 +107,10 @@ def _list_problems(definition: Dataset, split: Split, data: SeededDataset) -> li
     layout = definition.splits[split]
     if len(data) != layout.count:
         return [f"{split}: {len(data)} images, officially {layout.count}; complete it, or remove what is too much"]
-    found = names_hash(data.names())
-    if layout.official and found != layout.official:
+    digest = names_hash(data.names())
+    if layout.official and digest != layout.official:
         where = layout.names or layout.images
-        return [f"{split}: {where} names other images than the official split (hash {found}, not {layout.official})"]
+        return [f"{split}: {where} names other images than the official split (hash {digest}, not {layout.official})"]
     return []
 
 
@@ -122,7 +122,7 @@ def _read(definition: Dataset, data: SeededDataset, root: Path, workers: int) ->
 
 def _read_one(definition: Dataset, root: Path, entry: dict[str, Any]) -> _Sample:
     image, label = Path(entry["img_path"]), Path(entry["seg_map_path"])
-    place = str(image.relative_to(root))
+    path = str(image.relative_to(root))
     load = LoadSample(definition.name, len(definition.classes), definition.reduce_zero_label, definition.label_ids)
     try:
         digest = file_sha256(image)
@@ -131,11 +131,11 @@ def _read_one(definition: Dataset, root: Path, entry: dict[str, Any]) -> _Sample
         fault = ""
         if definition.own_labels and own.is_file() and not np.array_equal(read_labels(own), labels):
             fault = f"label {label}: differs from {own}, which goes before it; remove it, then `kdseg data prepare`"
-        return _Sample(place, labels.shape, tuple(np.unique(labels).tolist()), digest, fault)
+        return _Sample(path, labels.shape, tuple(np.unique(labels).tolist()), digest, fault)
     except KdsegError as error:
-        return _Sample(place, fault=str(error))
+        return _Sample(path, fault=str(error))
     except OSError as error:
-        return _Sample(place, fault=f"image {image}: cannot be read: {error.strerror}")
+        return _Sample(path, fault=f"image {image}: cannot be read: {error.strerror}")
 
 
 def _kinds(faults: Iterable[str]) -> list[str]:

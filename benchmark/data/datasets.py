@@ -123,8 +123,8 @@ class SeededDataset(BaseSegDataset):
         if self.part == "all":
             return entries
         rest, held = holdout.cut([entry["name"] for entry in entries], self.definition.block)
-        kept = set(rest if self.part == "rest" else held)
-        return [entry for entry in entries if entry["name"] in kept]
+        names = set(rest if self.part == "rest" else held)
+        return [entry for entry in entries if entry["name"] in names]
 
     def _whole_split(self) -> list[dict[str, Any]]:
         common = {"seg_fields": [], "label_map": None, "reduce_zero_label": self.reduce_zero_label}
@@ -172,11 +172,11 @@ class EndlessSampler(Sampler):
         order: list[int] = []
         loaded = None
         for position in itertools.count(self.start + self.rank, self.world):
-            epoch, place = divmod(position, self.size)
+            epoch, index = divmod(position, self.size)
             if epoch != loaded:
                 generator = torch.Generator().manual_seed(derive_seed(self.seed, "order", epoch))
                 order, loaded = torch.randperm(self.size, generator=generator).tolist(), epoch
-            yield position, order[place]
+            yield position, order[index]
 
 
 def train_dataset(definition: Dataset, recipe: DataRecipe, data_root: Path | None, seed: int) -> SeededDataset:

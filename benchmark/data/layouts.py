@@ -13,7 +13,7 @@ from benchmark.spec.definitions import Dataset
 Split = Literal["train", "val"]
 
 
-def check_splits(definition: Dataset, given: Path | None) -> None:
+def check_splits(definition: Dataset, root: Path | None) -> None:
     """See before anything starts that a dataset's splits can be found below the root that is given.
 
     Raises:
@@ -21,7 +21,7 @@ def check_splits(definition: Dataset, given: Path | None) -> None:
     """
     if definition.layout == "files":
         for split in definition.splits:
-            find_pairs(definition, split, given)
+            find_pairs(definition, split, root)
 
 
 class SampleFiles(NamedTuple):
@@ -32,25 +32,25 @@ class SampleFiles(NamedTuple):
     label: Path
 
 
-def find_root(definition: Dataset, given: Path | None) -> Path:
+def find_root(definition: Dataset, root: Path | None) -> Path:
     """The folder that the dataset's own folders are in: the one given, or one that a download wraps them in.
 
     Raises:
         KdsegError: none given, or it is not there or may not be read.
     """
-    if given is None:
+    if root is None:
         raise KdsegError(f"dataset {definition.name}: needs its files; pass --data-root DIR")
     try:
-        if not given.is_dir():
+        if not root.is_dir():
             raise KdsegError(
-                f"data root {given}: no such folder; pass the folder that holds {definition.name} as --data-root"
+                f"data root {root}: no such folder; pass the folder that holds {definition.name} as --data-root"
             )
-        os.listdir(given)
+        os.listdir(root)
         images = definition.splits["train"].images
-        wrapped = [given / inner for inner in definition.within if (given / inner / images).is_dir()]
-        return given if (given / images).is_dir() or not wrapped else wrapped[0]
+        wrapped = [root / inner for inner in definition.within if (root / inner / images).is_dir()]
+        return root if (root / images).is_dir() or not wrapped else wrapped[0]
     except OSError as error:
-        raise KdsegError(f"data root {given}: cannot be read: {error.strerror}") from None
+        raise KdsegError(f"data root {root}: cannot be read: {error.strerror}") from None
 
 
 def find_pairs(definition: Dataset, split: Split, root: Path | None) -> list[SampleFiles]:
@@ -77,17 +77,17 @@ def find_pairs(definition: Dataset, split: Split, root: Path | None) -> list[Sam
         raise KdsegError(f"{where}: {error.filename} cannot be read: {error.strerror}") from None
     names = read_names(root, layout.names, hint) if layout.names else sorted(have_image | have_label)
     if not names:
-        said = (
+        reason = (
             f"{layout.names} names no sample" if layout.names else f"no *{definition.image_suffix} in {layout.images}"
         )
-        raise KdsegError(f"{where}: {definition.name} {split} is empty: {said}")
-    for kind, place, suffix, have, text in (
+        raise KdsegError(f"{where}: {definition.name} {split} is empty: {reason}")
+    for kind, subfolder, suffix, have, text in (
         ("image", layout.images, definition.image_suffix, have_image, ""),
         ("label", layout.labels, definition.label_suffix, have_label, hint),
     ):
         if lost := [name for name in names if name not in have]:
             count = f"1 {kind} is missing:" if len(lost) == 1 else f"{len(lost)} {kind}s are missing, first"
-            raise KdsegError(f"{where}: {definition.name} {split}: {count} {place}/{lost[0]}{suffix}{text}")
+            raise KdsegError(f"{where}: {definition.name} {split}: {count} {subfolder}/{lost[0]}{suffix}{text}")
     return [
         SampleFiles(
             os.path.basename(name), images / (name + definition.image_suffix), labels / (name + definition.label_suffix)

@@ -116,16 +116,16 @@ def _checked_bytes(kind: str, path: Path) -> bytes:
 
 
 def _png_fault(data: bytes) -> str | None:
-    place, kind = len(_PNG), b""
+    offset, kind = len(_PNG), b""
     try:
         while kind != b"IEND":
-            length, kind = struct.unpack_from(">I4s", data, place)
-            body = data[place + 4 : place + 8 + length]
-            (checksum,) = struct.unpack_from(">I", data, place + 8 + length)
+            length, kind = struct.unpack_from(">I4s", data, offset)
+            body = data[offset + 4 : offset + 8 + length]
+            (checksum,) = struct.unpack_from(">I", data, offset + 8 + length)
             # Decoders need the critical chunks only, those with a capital letter first.
             if kind[:1].isupper() and zlib.crc32(body) != checksum:
                 return "is corrupt (a PNG checksum is wrong)"
-            place += 12 + length
+            offset += 12 + length
     except struct.error:
         return "is cut off (its PNG data have no end)"
     return None
@@ -142,6 +142,6 @@ def _decode(kind: str, path: Path, data: bytes, flag: str, backend: str) -> np.n
 
 
 def _unreadable(kind: str, path: Path, reason: object) -> KdsegError:
-    said = "no known picture format, or corrupt" if isinstance(reason, UnidentifiedImageError) else str(reason)
-    first = (said.strip().splitlines() or [type(reason).__name__])[0]
+    message = "no known picture format, or corrupt" if isinstance(reason, UnidentifiedImageError) else str(reason)
+    first = (message.strip().splitlines() or [type(reason).__name__])[0]
     return KdsegError(f"{kind} {path}: cannot be decoded: {first}; replace it by a good copy")

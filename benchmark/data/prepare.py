@@ -74,18 +74,18 @@ def read_sbd(path: Path) -> np.ndarray:
 
 
 def _label_train_ids(definition: Dataset, root: Path, workers: int) -> list[str]:
-    said = []
+    lines = []
     for split, layout in definition.splits.items():
         sources = sorted((root / layout.labels).glob("*/*" + definition.label_suffix.replace(TRAIN_IDS, LABEL_IDS)))
         if not sources:
             raise KdsegError(f"data root {root}: {layout.labels} holds no {LABEL_IDS} to prepare; unpack gtFine there")
         targets = [source.with_name(source.name.replace(LABEL_IDS, TRAIN_IDS)) for source in sources]
 
-        def made(source: Path) -> bytes:
+        def make(source: Path) -> bytes:
             return label_png(to_train_ids(read_labels(source), definition.label_ids))
 
-        said.append(f"{split} {TRAIN_IDS}: {_write(zip(targets, sources, strict=True), made, workers)}")
-    return said
+        lines.append(f"{split} {TRAIN_IDS}: {_write(zip(targets, sources, strict=True), make, workers)}")
+    return lines
 
 
 def _voc_aug(definition: Dataset, root: Path, sbd: Path | None, workers: int) -> list[str]:
@@ -97,8 +97,8 @@ def _voc_aug(definition: Dataset, root: Path, sbd: Path | None, workers: int) ->
     labels = root / train.labels
     have = {path.stem for path in labels.glob("*.png")} if labels.is_dir() else set()
     source = _find_sbd(root, sbd)
-    found = {name for file in ("train.txt", "val.txt") for name in read_names(source, file)} if source else have
-    names = sorted((found | set(own)) - validation)
+    sbd_names = {name for file in ("train.txt", "val.txt") for name in read_names(source, file)} if source else have
+    names = sorted((sbd_names | set(own)) - validation)
     if len(names) != train.count or (train.official and names_hash(names) != train.official):
         if source is None:
             raise KdsegError(
@@ -112,14 +112,14 @@ def _voc_aug(definition: Dataset, root: Path, sbd: Path | None, workers: int) ->
     if listed.exists() and set(read_names(root, train.names)) != set(names):
         raise KdsegError(f"{listed}: is there and names other images than the {train.count} official ones; remove it")
 
-    def made(name: str) -> bytes:
+    def make(name: str) -> bytes:
         if name in own:
             return _bytes(own[name])
         assert source is not None, "without it all names are in `own` or there already"
         return label_png(read_sbd(source / "cls" / f"{name}.mat"), definition.palette)
 
     wanted = [*names, *sorted(validation)]
-    count = _write([(labels / f"{name}.png", name) for name in wanted], made, workers)
+    count = _write([(labels / f"{name}.png", name) for name in wanted], make, workers)
     if not listed.exists():
         write_bytes(listed, "".join(f"{name}\n" for name in names).encode())
     return [f"{train.labels}: {count}", f"{train.names}: {len(names)} names"]
@@ -130,24 +130,24 @@ def _voc_names(root: Path, trainaug: str, val: str) -> list[str]:
     return [name for file in (str(Path(trainaug).with_name("train.txt")), val) for name in read_names(root, file)]
 
 
-def _find_sbd(root: Path, given: Path | None) -> Path | None:
+def _find_sbd(root: Path, sbd: Path | None) -> Path | None:
     """SBD's folder of `cls`, `train.txt` and `val.txt`; None: there is none where it usually lies."""
-    places = [given] if given else [root / place for place in NEAR_VOC]
-    folders = [place / inner for place in places for inner in SBD_FOLDERS]
-    found = next((folder for folder in folders if (folder / "cls").is_dir()), None)
-    if given and found is None:
-        raise KdsegError(f"--sbd {given}: holds no folder cls with .mat files; unpack {SBD_URL} and pass its folder")
-    return found
+    bases = [sbd] if sbd else [root / base for base in NEAR_VOC]
+    folders = [base / inner for base in bases for inner in SBD_FOLDERS]
+    match = next((folder for folder in folders if (folder / "cls").is_dir()), None)
+    if sbd and match is None:
+        raise KdsegError(f"--sbd {sbd}: holds no folder cls with .mat files; unpack {SBD_URL} and pass its folder")
+    return match
 
 
-def _write(targets: Iterable[tuple[Path, object]], made: Callable[..., bytes], workers: int) -> str:
+def _write(targets: Iterable[tuple[Path, object]], make: Callable[..., bytes], workers: int) -> str:
     """Write each target that is missing; says how many were made, and how many were there."""
     pairs = list(targets)
     missing = [(target, source) for target, source in pairs if not target.exists()]
     for folder in {target.parent for target, _ in missing}:
         make_folder(folder)
     with ThreadPoolExecutor(workers) as pool:
-        for _ in pool.map(lambda pair: write_bytes(pair[0], made(pair[1])), missing):
+        for _ in pool.map(lambda pair: write_bytes(pair[0], make(pair[1])), missing):
             pass
     return f"{len(missing)} made, {len(pairs) - len(missing)} were there"
 

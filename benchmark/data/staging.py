@@ -17,8 +17,8 @@ READY = ".complete"
 """The file that is written into a copy last, with its hash."""
 
 
-def stage(definition: Dataset, root: Path | None, place: Path) -> Path:
-    """Copy what the splits of a dataset name to a folder below `place`, and return that folder.
+def stage(definition: Dataset, root: Path | None, folder: Path) -> Path:
+    """Copy what the splits of a dataset name to a folder of its own in `folder`, and return that one.
 
     One process copies while others on the node wait for its lock. The copy is compared with the source by sha256, and
     gets its name only when it is whole; that name holds a hash of the files' names, sizes and times, so changed sources
@@ -27,23 +27,23 @@ def stage(definition: Dataset, root: Path | None, place: Path) -> Path:
     Args:
         definition: a dataset of files.
         root: where they are.
-        place: a folder on the node's own disk; it is made if it is missing.
+        folder: one on the node's own disk; it is made if it is missing.
 
     Raises:
-        KdsegError: the source is incomplete, or the place cannot be written or has too little room.
+        KdsegError: the source is incomplete, or the folder cannot be written or has too little room.
     """
     source = find_root(definition, root)
     files = _files(definition, source)
     fingerprint = content_hash([[name, size, time] for name, (size, time) in files.items()])
-    target = place / f"{definition.name}-{fingerprint}"
-    make_folder(place)
+    target = folder / f"{definition.name}-{fingerprint}"
+    make_folder(folder)
     try:
-        with (place / f".{target.name}.lock").open("a") as lock:
+        with (folder / f".{target.name}.lock").open("a") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not _whole(target, files):
                 _copy(source, target, files)
     except OSError as error:
-        raise KdsegError(f"--stage {place}: cannot be written: {error.strerror or error}") from error
+        raise KdsegError(f"--stage {folder}: cannot be written: {error.strerror or error}") from error
     return target
 
 
