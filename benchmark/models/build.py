@@ -323,27 +323,27 @@ def _of_the_papers(cirkd: bool) -> dict[str, _Entry]:
     }
     cnns = resnets | {"mbv2": _mobilenet(cirkd)}
     mits = {size: _mit(32 if size == "b0" else 64, layers, cirkd=cirkd) for size, layers in _MIT_LAYERS.items()}
-    found: dict[str, _Entry] = {}
+    entries: dict[str, _Entry] = {}
     for key, backbone in cnns.items():
         narrow = key in ("r18", "mbv2")
         aspp = partial(_deeplabv3, channels=128 if narrow else 256 if cirkd else 512)
-        found[f"deeplabv3_{key}"] = _Entry(f"DeepLabV3-{key.upper()}", backbone, aspp)
+        entries[f"deeplabv3_{key}"] = _Entry(f"DeepLabV3-{key.upper()}", backbone, aspp)
         psp = partial(_pspnet, channels=128 if narrow else 512)
-        found[f"pspnet_{key}"] = _Entry(f"PSPNet-{key.upper()}", backbone, psp)
+        entries[f"pspnet_{key}"] = _Entry(f"PSPNet-{key.upper()}", backbone, psp)
     for key, backbone in mits.items():
         title = f"MiT-{key.upper()}"
         wide = 768 if cirkd and key not in ("b0", "b1") else 256
-        found[f"segformer_mit_{key}"] = _Entry(f"SegFormer-{title}", backbone, partial(_segformer, channels=wide))
+        entries[f"segformer_mit_{key}"] = _Entry(f"SegFormer-{title}", backbone, partial(_segformer, channels=wide))
         aspp = partial(_deeplabv3, channels=128 if key == "b0" else 256)
         name = f"deeplabv3_mit_{key}"
         dense = partial(aspp, dilations=_AT_STRIDE_32)
-        found[name] = _Entry(f"DeepLabV3-{title}", backbone, dense, _RATES.format(name=name))
-        found[f"{name}_rates12"] = _Entry(f"DeepLabV3-{title} (rates 12/24/36)", backbone, aspp)
+        entries[name] = _Entry(f"DeepLabV3-{title}", backbone, dense, _RATES.format(name=name))
+        entries[f"{name}_rates12"] = _Entry(f"DeepLabV3-{title} (rates 12/24/36)", backbone, aspp)
     if not cirkd:
-        return found
+        return entries
     return {
         f"{name}@cirkd": _Entry(f"{entry.title} @cirkd", entry.backbone, partial(_flavoured, entry.head), entry.note)
-        for name, entry in found.items()
+        for name, entry in entries.items()
     }
 
 

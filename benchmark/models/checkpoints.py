@@ -100,8 +100,8 @@ def fit(module: nn.Module, state: Mapping[str, Tensor], where: str) -> None:
         "of another shape": [key for key in own if key in state and own[key].shape != state[key].shape],
     }
     if any(faults.values()):
-        said = "; ".join(f"{len(keys)} {fault} (first {keys[0]})" for fault, keys in faults.items() if keys)
-        raise KdsegError(f"{where}: does not fit this network: {said}")
+        summary = "; ".join(f"{len(keys)} {fault} (first {keys[0]})" for fault, keys in faults.items() if keys)
+        raise KdsegError(f"{where}: does not fit this network: {summary}")
     module.load_state_dict(state)
 
 

@@ -74,14 +74,14 @@ def import_checkpoint(file: Path, name: str, classes: int | None = None) -> tupl
     meta: dict[str, object] = {"model": name, "source": file.name, "source_sha256": file_sha256(file)}
     renamed = rename(state)
     whole = any(key.startswith("decode_head.") for key in renamed)
-    found = _classes(renamed) if whole else None
-    if whole and classes is not None and found is not None and classes != found:
-        raise KdsegError(f"{file}: its classifier has {found} classes, not {classes}")
-    network = build_network(name, classes or found or 19)
+    file_classes = _classes(renamed) if whole else None
+    if whole and classes is not None and file_classes is not None and classes != file_classes:
+        raise KdsegError(f"{file}: its classifier has {file_classes} classes, not {classes}")
+    network = build_network(name, classes or file_classes or 19)
     if not whole:
         return _backbone(network, file, state), meta | {"part": "backbone"}
     fit(network, renamed, str(file))
-    return dict(network.state_dict()), meta | {"classes": classes or found}
+    return dict(network.state_dict()), meta | {"classes": classes or file_classes}
 
 
 def rename(state: Mapping[str, Tensor]) -> StateDict:
@@ -89,31 +89,31 @@ def rename(state: Mapping[str, Tensor]) -> StateDict:
     pyramid = any(key.startswith("head.psp.") for key in state)
     mit = {match[1]: value for key, value in state.items() if (match := _MIT.fullmatch(key))}
     rest = {key: value for key, value in state.items() if not _MIT.fullmatch(key)}
-    found: StateDict = {f"backbone.{key}": value for key, value in rename_mit(mit).items()} if mit else {}
+    renamed: StateDict = {f"backbone.{key}": value for key, value in rename_mit(mit).items()} if mit else {}
     for key, value in rest.items():
         block = re.match(r"head\.block\.([01])\.", key)
         if block:
-            place = "bottleneck" if pyramid else "block"
-            key = f"decode_head.{place}.{_NORM[block[1]]}." + key[block.end() :]
+            layer = "bottleneck" if pyramid else "block"
+            key = f"decode_head.{layer}.{_NORM[block[1]]}." + key[block.end() :]
         else:
             key = _apply(_RULES, key)
-        found[key] = value
-    return found
+        renamed[key] = value
+    return renamed
 
 
 def rename_mit(state: Mapping[str, Tensor]) -> StateDict:
     """NVlabs' MiT as mmseg's: queries, keys and values in one tensor; linear layers of the MLP as 1x1 convolutions."""
-    found: StateDict = {}
+    renamed: StateDict = {}
     for key, value in state.items():
         parts = re.match(r"block(\d)\.(\d+)\.attn\.(q|kv)\.(weight|bias)", key)
         if not parts:
             if re.search(r"\.mlp\.fc[12]\.weight$", key):
                 value = value[..., None, None] if value.ndim == 2 else value
-            found[_apply(_MIT_RULES, key)] = value
+            renamed[_apply(_MIT_RULES, key)] = value
         elif parts[3] == "q":
             joined = torch.cat([value, state[key.replace(".q.", ".kv.")]])
-            found[f"layers.{int(parts[1]) - 1}.1.{parts[2]}.attn.attn.in_proj_{parts[4]}"] = joined
-    return found
+            renamed[f"layers.{int(parts[1]) - 1}.1.{parts[2]}.attn.attn.in_proj_{parts[4]}"] = joined
+    return renamed
 
 
 def fit(network: EncoderDecoder, state: Mapping[str, Tensor], where: str) -> None:
