@@ -128,8 +128,8 @@ def joined(place: ProcessPlace | None, device: torch.device) -> Iterator[None]:
         first(None)  # nobody goes before the first has written everything
         time.sleep(SETTLE_S)
     except RuntimeError as error:
-        if said := lost(error):
-            raise KdsegError(said) from None
+        if message := lost(error):
+            raise KdsegError(message) from None
         raise
     dist.destroy_process_group()
 
@@ -171,18 +171,18 @@ def any_rank(flag: bool) -> bool:
     """Whether some process says so; all must ask."""
     if world() == 1:
         return flag
-    said = torch.tensor([int(flag)])
-    dist.all_reduce(said, dist.ReduceOp.MAX)
-    return bool(said.item())
+    highest = torch.tensor([int(flag)])
+    dist.all_reduce(highest, dist.ReduceOp.MAX)
+    return bool(highest.item())
 
 
 def agree(problem: Value | None) -> Value | None:
     """The problem of the first process that has one; None if none has."""
     if not any_rank(problem is not None) or world() == 1:
         return problem
-    found: list[Value | None] = [None] * world()
-    dist.all_gather_object(found, problem)
-    return next(each for each in found if each is not None)
+    problems: list[Value | None] = [None] * world()
+    dist.all_gather_object(problems, problem)
+    return next(each for each in problems if each is not None)
 
 
 def in_all(error: Exception) -> bool:
@@ -194,9 +194,9 @@ def first(value: Value) -> Value:
     """What the first process says."""
     if world() == 1:
         return value
-    said = [value]
-    dist.broadcast_object_list(said, src=0, device=torch.device("cpu"))
-    return said[0]
+    values = [value]
+    dist.broadcast_object_list(values, src=0, device=torch.device("cpu"))
+    return values[0]
 
 
 def summed(areas: np.ndarray) -> np.ndarray:
