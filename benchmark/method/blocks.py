@@ -14,9 +14,9 @@ LIMIT = 2**20
 
 def added(terms: Iterable[Tensor]) -> Tensor:
     """The sum of one or more tensors; the built-in, which this is, may also be asked for that of none."""
-    found = sum(terms)
-    assert isinstance(found, Tensor), "a sum of no terms"
-    return found
+    total = sum(terms)
+    assert isinstance(total, Tensor), "a sum of no terms"
+    return total
 
 
 def sum_in_blocks(function: Callable[..., Tensor], *tensors: Tensor, elements: int) -> Tensor:
@@ -52,9 +52,10 @@ class _SumInBlocks(torch.autograd.Function):
             leaves = [x for x in block if x.requires_grad]
             if not leaves:
                 continue
-            made = iter(torch.autograd.grad(part, leaves, allow_unused=True))
+            # There is one for each leaf only, which are the wanted ones in the same order.
+            block_gradients = iter(torch.autograd.grad(part, leaves, allow_unused=True))
             for position, wanted in enumerate(learns):
-                gradient = next(made) if wanted else None
+                gradient = next(block_gradients) if wanted else None
                 if gradient is not None:
                     whole = gradients[position]
                     if whole is None:
@@ -65,4 +66,4 @@ class _SumInBlocks(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        return None, None, *(None if made is None else made * gradient for made in ctx.saved_tensors)
+        return None, None, *(None if saved is None else saved * gradient for saved in ctx.saved_tensors)

@@ -200,10 +200,10 @@ class Method(nn.Module, ABC):
     @classmethod
     def hyper_types(cls) -> dict[str, Any]:
         """The types of all hyper-parameters: the annotated attributes of its own classes but class variables, parts."""
-        found: dict[str, Any] = {}
+        types: dict[str, Any] = {}
         for klass in reversed(cls.__mro__[: cls.__mro__.index(Method)]):
             for name, kind in inspect.get_annotations(klass, eval_str=True).items():
                 part = isinstance(kind, type) and issubclass(kind, nn.Module)
                 if get_origin(kind) is not ClassVar and kind is not ClassVar and not part:
-                    found[name] = kind
-        return found
+                    types[name] = kind
+        return types

@@ -145,26 +145,26 @@ def codebase(name: str) -> Codebase:
     if name not in _codebases():
         raise unknown("codebase", name, _codebases())
     path = RECIPES / f"{name}.yaml"
-    found = parse(Codebase, read_yaml(path), path.name)
-    if found.name != name:
-        raise KdsegError(f"{path.name}: name: is {found.name!r}, but the file is called {name!r}")
-    return found
+    code = parse(Codebase, read_yaml(path), path.name)
+    if code.name != name:
+        raise KdsegError(f"{path.name}: name: is {code.name!r}, but the file is called {name!r}")
+    return code
 
 
 def recipe(name: str) -> tuple[Codebase, Recipe]:
     """The recipe called `method@codebase`; an unknown one is an error with near matches."""
-    method, _, code = name.partition("@")
+    method, _, key = name.partition("@")
     if name not in recipe_names():
         raise unknown("recipe", name, recipe_names())
-    found = codebase(code)
-    return found, found.recipes[method]
+    code = codebase(key)
+    return code, code.recipes[method]
 
 
 def recipe_hyper(name: str, dataset: str | None = None) -> dict[str, Any]:
     """All hyper-parameters of a recipe on `dataset` (None: where its numbers come from), by `component.name`."""
-    _, found = recipe(name)
-    values = {key: dict(hyper) for key, hyper in found.terms.items()}
-    for dotted, value in found.changes.get(dataset or found.origin, {}).items():
+    _, entry = recipe(name)
+    values = {key: dict(hyper) for key, hyper in entry.terms.items()}
+    for dotted, value in entry.changes.get(dataset or entry.origin, {}).items():
         component, _, key = dotted.partition(".")
         values.setdefault(component, {})[key] = value
     return {
@@ -178,10 +178,10 @@ def recipe_note(name: str, dataset: str, pair: Pair | None = None) -> str:
     """What a table says about a recipe that is used where its authors did not: empty where they did."""
     if "@" not in name:
         return ""
-    code, found = recipe(name)
+    code, entry = recipe(name)
     notes = []
-    if dataset not in found.sources:
-        notes.append(f"weights carried over from {found.origin}")
+    if dataset not in entry.sources:
+        notes.append(f"weights carried over from {entry.origin}")
     if pair and (pair.teacher.family, pair.student.family) != (code.teacher, code.student):
         notes.append(f"weights of {code.pairs} pairs")
     return f"{name}: {', '.join(notes)}" if notes else ""
@@ -204,7 +204,7 @@ def method_setting(name: str, hyper: Mapping[str, Any], dataset: str | None = No
     if "@" not in name:
         kind = method_class(name)
         return MethodSetting(name=name, version=kind.version, variant=kind.variant(hyper), hyper=kind.validate(hyper))
-    code, found = recipe(name)
+    code, entry = recipe(name)
     usual = recipe_hyper(name, dataset)
     for key in hyper:
         if key not in usual:
@@ -214,7 +214,7 @@ def method_setting(name: str, hyper: Mapping[str, Any], dataset: str | None = No
     return MethodSetting(
         name=name,
         version=method.version,
-        variant=f"{found.title} @{code.name}" + (f" ({', '.join(changed)})" if changed else ""),
+        variant=f"{entry.title} @{code.name}" + (f" ({', '.join(changed)})" if changed else ""),
         hyper=method.hyper(),
     )
 
@@ -225,8 +225,8 @@ def _codebases() -> set[str]:
 
 def _grouped(hyper: Mapping[str, Value]) -> dict[str, dict[str, Value]]:
     """`component.key` -> value as component -> key -> value."""
-    found: dict[str, dict[str, Value]] = {}
+    groups: dict[str, dict[str, Value]] = {}
     for dotted, value in hyper.items():
         component, _, key = dotted.partition(".")
-        found.setdefault(component, {})[key] = value
-    return found
+        groups.setdefault(component, {})[key] = value
+    return groups

@@ -18,17 +18,17 @@ def method_files() -> dict[str, str]:
 
     Names with a leading underscore are private helpers, not methods.
     """
-    found: dict[str, str] = {}
+    files: dict[str, str] = {}
     for package in METHOD_PACKAGES:
         for module in pkgutil.iter_modules(importlib.import_module(package).__path__):
             if module.name.startswith("_"):
                 continue
-            if module.name in found:
+            if module.name in files:
                 raise KdsegError(
-                    f"{package}/{module.name}.py: a method of that name is in {found[module.name]} already"
+                    f"{package}/{module.name}.py: a method of that name is in {files[module.name]} already"
                 )
-            found[module.name] = f"{package}.{module.name}"
-    return found
+            files[module.name] = f"{package}.{module.name}"
+    return files
 
 
 def method_class(name: str) -> type[Method]:
@@ -42,8 +42,8 @@ def method_class(name: str) -> type[Method]:
     try:
         module = importlib.import_module(method_files()[name])
     except Exception as error:
-        place = method_files()[name].replace(".", "/")
-        raise KdsegError(f"{place}.py: cannot be imported: {type(error).__name__}: {error}") from error
+        path = method_files()[name].replace(".", "/")
+        raise KdsegError(f"{path}.py: cannot be imported: {type(error).__name__}: {error}") from error
     classes = [
         value
         for value in vars(module).values()
