@@ -39,7 +39,7 @@ def main(argv: list[str]) -> int:
     arguments = parser.parse_args(argv)
     memory = measure_memory(arguments.memory_size, arguments.batch)  # first: a child's peak includes what we hold
     with tempfile.TemporaryDirectory() as folder:
-        found = measure_time(Path(folder), arguments.rounds, arguments.size, arguments.batch)
+        times = measure_time(Path(folder), arguments.rounds, arguments.size, arguments.batch)
     rows = [
         [
             f"cohort of {size}",
@@ -49,14 +49,14 @@ def main(argv: list[str]) -> int:
             f"{each['floor']:.3f}",
             f"{each['over_floor']:.3f}",
         ]
-        for size, each in found["cohorts"].items()
+        for size, each in times["cohorts"].items()
     ]
     title = f"{TEACHER} → {STUDENT}, {arguments.batch} × {arguments.size}², {processor()}, 1 thread"
     columns = ("seconds per iteration", "together", "one by one", "ratio", "its floor", "ratio / floor")
     print_table(title, columns, rows)
-    single = [[name, f"{each['step_s']:.3f}", f"{each['over_parts']:.3f}"] for name, each in found["singles"].items()]
+    single = [[name, f"{each['step_s']:.3f}", f"{each['over_parts']:.3f}"] for name, each in times["singles"].items()]
     print_table(
-        f"alone: teacher {found['teacher_s']:.3f} s, data {found['data_s']:.3f} s", ("run", "step s", "/ parts"), single
+        f"alone: teacher {times['teacher_s']:.3f} s, data {times['data_s']:.3f} s", ("run", "step s", "/ parts"), single
     )
     print_table(
         f"peak memory, {arguments.batch} × {arguments.memory_size}²",
@@ -75,7 +75,7 @@ def main(argv: list[str]) -> int:
         "batch": arguments.batch,
         "rounds": arguments.rounds,
     }
-    write_report(arguments.out, "cohort", setting, {**found, "memory": memory})
+    write_report(arguments.out, "cohort", setting, {**times, "memory": memory})
     return 0
 
 

@@ -103,14 +103,14 @@ def main(argv: list[str]) -> int:
         root = Path(folder)
         draw(definition, root, arguments.pictures, size)
         file_mb = sum(path.stat().st_size for path in root.glob("*/*/*/*.png")) / arguments.pictures / 2**20
-        found = {name: _measured(definition, name, root, arguments.rounds) for name in PROTOCOLS}
-    steps = dict.fromkeys(step for each in found.values() for step in each["steps_ms"])
-    rows = [[step, *(f"{each['steps_ms'].get(step, 0):.1f}" for each in found.values())] for step in steps]
+        protocols = {name: _measured(definition, name, root, arguments.rounds) for name in PROTOCOLS}
+    steps = dict.fromkeys(step for each in protocols.values() for step in each["steps_ms"])
+    rows = [[step, *(f"{each['steps_ms'].get(step, 0):.1f}" for each in protocols.values())] for step in steps]
     for title, key in (("pictures/s of a worker", "pictures_per_second"), ("workers needed", "workers_needed")):
-        rows.append([title, *(f"{each[key]:.1f}" for each in found.values())])
-    print_table(f"ms per picture of {size[0]}×{size[1]}, {processor()}, 1 thread", ("step", *found), rows)
+        rows.append([title, *(f"{each[key]:.1f}" for each in protocols.values())])
+    print_table(f"ms per picture of {size[0]}×{size[1]}, {processor()}, 1 thread", ("step", *protocols), rows)
     setting = {"size": list(size), "pictures": arguments.pictures, "rounds": arguments.rounds, "file_mb": file_mb}
-    write_report(arguments.out, "data", setting, {"needed_per_second": NEEDED, "protocols": found})
+    write_report(arguments.out, "data", setting, {"needed_per_second": NEEDED, "protocols": protocols})
     return 0
 
 

@@ -53,14 +53,14 @@ def measure(classes: int, size: tuple[int, int], rounds: int) -> dict[str, float
     other = torch.randint(0, classes, label.shape, generator=random)
     wrong = (torch.rand(label.shape, generator=random) < 0.3) | (label == IGNORE)
     prediction = torch.where(wrong, other, label)
-    theirs = torch.stack(IoUMetric.intersect_and_union(prediction, label, classes, IGNORE)).long()
-    if not torch.equal(count_areas(prediction, label, classes), theirs):
+    mmseg_areas = torch.stack(IoUMetric.intersect_and_union(prediction, label, classes, IGNORE)).long()
+    if not torch.equal(count_areas(prediction, label, classes), mmseg_areas):
         raise AssertionError("our areas are not IoUMetric's")
     ours_s, mmseg_s = [], []
     for _ in range(rounds):
         ours_s.append(seconds(lambda: count_areas(prediction, label, classes)))
         mmseg_s.append(seconds(lambda: IoUMetric.intersect_and_union(prediction, label, classes, IGNORE)))
-    ratios = [mmseg / ours for ours, mmseg in zip(ours_s, mmseg_s, strict=True)]
+    ratios = [mmseg / own for own, mmseg in zip(ours_s, mmseg_s, strict=True)]
     return {
         "ours_s": statistics.median(ours_s),
         "mmseg_s": statistics.median(mmseg_s),

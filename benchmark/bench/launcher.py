@@ -56,22 +56,28 @@ def main(argv: list[str]) -> int:
     options.add_argument("--runs", type=int, default=10_000, help="runs to plan and to show")
     options.add_argument("--jobs", type=int, default=10, help="jobs to send through a cluster")
     options.add_argument("--out", type=Path, default=OUT)
-    given = options.parse_args(argv)
-    with tempfile.TemporaryDirectory() as place:
-        folder = Path(place)
+    arguments = options.parse_args(argv)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
         with stand_in(folder):
             measured = {
-                "plan": measure_plan(folder, given.runs),
-                "submit": measure_submit(folder, given.submit),
-                "status": measure_status(folder, given.runs),
+                "plan": measure_plan(folder, arguments.runs),
+                "submit": measure_submit(folder, arguments.submit),
+                "status": measure_status(folder, arguments.runs),
             }
     commit, dirty = code_version()
     machine = {"processor": processor(), "versions": package_versions(), "load": os.getloadavg()[0]}
-    report = {"commit": commit, "dirty": dirty, "machine": machine, **measured, "cluster": measure_cluster(given.jobs)}
-    make_folder(given.out)
-    write_json(given.out / "launcher.json", report)
+    report = {
+        "commit": commit,
+        "dirty": dirty,
+        "machine": machine,
+        **measured,
+        "cluster": measure_cluster(arguments.jobs),
+    }
+    make_folder(arguments.out)
+    write_json(arguments.out / "launcher.json", report)
     Console().print_json(json.dumps(report | {"machine": processor()}))
-    print(f"bench: {given.out / 'launcher.json'}")
+    print(f"bench: {arguments.out / 'launcher.json'}")
     return 0
 
 
@@ -95,10 +101,10 @@ def measure_status(folder: Path, count: int) -> dict[str, float]:
     write_manifest(work_dir, plan.manifest)
     own_folder(work_dir / "slurm")
     ids = [run.id for run in plan.manifest.runs]
-    for place, id_ in enumerate(ids):
+    for index, id_ in enumerate(ids):
         directory = RunDirectory(work_dir, id_)
         directory.path.mkdir(parents=True)
-        if place % 2:
+        if index % 2:
             result = {"last": {"miou": 50.0, "iou": {str(number): 50.0 for number in range(150)}}}
             record = {"schema_version": SCHEMA, "id": id_, "outcome": "done", "iterations": 400, "result": result}
             (directory.path / "record.json").write_text(json.dumps(record))
@@ -132,19 +138,19 @@ def measure_cluster(count: int) -> dict[str, Any]:
             return {"left_out": "the controller of the cluster does not answer"}
     except KdsegError as error:
         return {"left_out": str(error)}
-    with tempfile.TemporaryDirectory(dir=Path.home()) as place:
-        folder = Path(place)
+    with tempfile.TemporaryDirectory(dir=Path.home()) as temporary:
+        folder = Path(temporary)
         jobs = cohorts(plan_sweep(_sweep("cluster", 20)), folder, None, Execution(), 1)[:1] * count
         empty = [job.model_copy(update={"runs": ()}) for job in jobs]
         resources = Resources(mem_gb=1, timeout_min=30)
-        made = arrays([(job, resources) for job in empty], [], limits.array, 1)
+        job_arrays = arrays([(job, resources) for job in empty], [], limits.array, 1)
         bare = ["sbatch", f"--array=0-{count - 1}%1", "--mem=1G", "--output=/dev/null", "--wait", "--wrap", "srun true"]
         start = time.perf_counter()
         subprocess.run(bare, check=True, capture_output=True, cwd=folder)
         bare_s = (time.perf_counter() - start) / count
         names: list[str] = []
         start = time.perf_counter()
-        batch = SubmitRequest("cluster", "local", folder, limits, made, {}, {})
+        batch = SubmitRequest("cluster", "local", folder, limits, job_arrays, {}, {})
         submit(batch, None, lambda entry, _: names.append(entry.job))
         while any(seen.live for key, seen in queue.poll([]).items() if key.partition("_")[0] in names):
             time.sleep(0.05)

@@ -141,8 +141,10 @@ def measure(
     method = make_method(name, hyper)
     method.attach(*(_shapes(NETWORKS[network]) for network in (student, teacher)))
     method.to(device)
-    ours, theirs = (_taps(NETWORKS[network], method.taps, crop, batch, device) for network in (student, teacher))
-    for x in ours.values():
+    student_taps, teacher_taps = (
+        _taps(NETWORKS[network], method.taps, crop, batch, device) for network in (student, teacher)
+    )
+    for x in student_taps.values():
         x.requires_grad_()
     target = torch.randint(0, CLASSES, (batch, crop[0] // 32, crop[1] // 32))
     target = target.repeat_interleave(32, 1).repeat_interleave(32, 2).to(device)
@@ -151,10 +153,10 @@ def measure(
     with patch("baselines.cirkd.relation_kl", plain_relation_kl) if plain else patch.dict({}):
         for step in range(rounds):
             method.zero_grad()
-            for x in ours.values():
+            for x in student_taps.values():
                 x.grad = None
             start = _clock(device)
-            added(method.losses(ours, theirs, target, step).values()).backward()
+            added(method.losses(student_taps, teacher_taps, target, step).values()).backward()
             seconds.append(_clock(device) - start)
             if sum(seconds) > ENOUGH_S:
                 break
@@ -173,13 +175,13 @@ def _shapes(taps: Taps) -> dict[str, TapShape]:
 
 
 def _taps(taps: Taps, names: tuple[str, ...], crop: tuple[int, int], batch: int, device: str) -> dict[str, Tensor]:
-    found = {}
+    tensors = {}
     for name in names:
         if name in taps:
             channels, stride = taps[name]
             x = torch.randn(batch, channels, crop[0] // stride, crop[1] // stride, device=device)
-            found[name] = x if name.endswith("logits") else x.relu()
-    return found
+            tensors[name] = x if name.endswith("logits") else x.relu()
+    return tensors
 
 
 def _clock(device: str) -> float:

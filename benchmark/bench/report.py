@@ -38,14 +38,16 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--out", type=Path, default=RESULTS / "bench")
     arguments = parser.parse_args(argv)
-    with tempfile.TemporaryDirectory(dir=RESULTS) as place:  # a link to areas needs their file system
-        write_copies(RESULTS / "records", Path(place), arguments.records)
-        made = {name: measure([*command, "--work-dir", place], arguments.rounds) for name, command in COMMANDS.items()}
+    with tempfile.TemporaryDirectory(dir=RESULTS) as folder:  # a link to areas needs their file system
+        write_copies(RESULTS / "records", Path(folder), arguments.records)
+        times = {
+            name: measure([*command, "--work-dir", folder], arguments.rounds) for name, command in COMMANDS.items()
+        }
     bare, started = (measure(command, arguments.rounds) for command in (["-c", ""], ["-m", "benchmark.cli", "--help"]))
     commit, dirty = code_version()
     report = {
         "records": arguments.records,
-        "commands": made,
+        "commands": times,
         "help_above_bare_python": {name: started[name] - bare[name] for name in bare},
         "load": os.getloadavg()[0],
         "cores": os.cpu_count(),
@@ -55,16 +57,16 @@ def main(argv: list[str]) -> int:
     }
     make_folder(arguments.out)
     write_json(arguments.out / "report.json", report)
-    for name, found in (*made.items(), ("help above bare Python", report["help_above_bare_python"])):
-        print(f"{name}: {found['seconds']:.2f} s, of it {found['cpu_seconds']:.2f} s on the processor")
+    for name, spent in (*times.items(), ("help above bare Python", report["help_above_bare_python"])):
+        print(f"{name}: {spent['seconds']:.2f} s, of it {spent['cpu_seconds']:.2f} s on the processor")
     return 0
 
 
 def write_copies(source: Path, work_dir: Path, count: int) -> None:
     """`count` records in `work_dir`: copies of those in `source`, with links to their areas, under other seeds."""
     templates = records(source)
-    for place in range(count):
-        template, seeds = templates[place % len(templates)], SEED_STEP * (place // len(templates))
+    for index in range(count):
+        template, seeds = templates[index % len(templates)], SEED_STEP * (index // len(templates))
         inputs = template.inputs.model_copy(update={"seed": template.inputs.seed + seeds})
         record = template.model_copy(update={"inputs": inputs, "id": inputs.id})
         folder = RunDirectory(work_dir, record.id).path
@@ -76,16 +78,16 @@ def write_copies(source: Path, work_dir: Path, count: int) -> None:
 
 def measure(command: list[str], rounds: int) -> dict[str, float]:
     """The fastest of several rounds of a Python command: wall-clock seconds, and seconds on the processor."""
-    found = []
+    times = []
     for _ in range(rounds):
         start = time.perf_counter()
         process = subprocess.Popen([sys.executable, *command], stdout=subprocess.DEVNULL)
         _, status, usage = os.wait4(process.pid, 0)
-        found.append((time.perf_counter() - start, usage.ru_utime + usage.ru_stime))
+        times.append((time.perf_counter() - start, usage.ru_utime + usage.ru_stime))
         process.returncode = os.waitstatus_to_exitcode(status)
         if process.returncode:
             raise subprocess.CalledProcessError(process.returncode, command)
-    return {"seconds": min(wall for wall, _ in found), "cpu_seconds": min(cpu for _, cpu in found)}
+    return {"seconds": min(wall for wall, _ in times), "cpu_seconds": min(cpu for _, cpu in times)}
 
 
 if __name__ == "__main__":

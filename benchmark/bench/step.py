@@ -84,7 +84,7 @@ def measure_step(folder: Path, rounds: int, crop: tuple[int, int], batch: int) -
     cohort.members = [member]
     teacher = cohort.teacher
     assert teacher is not None, "HeteroAKD has one"
-    found: dict[str, list[float]] = {"iteration_s": [], "floor_s": [], "step_over_floor": [], "loss_share": []}
+    series: dict[str, list[float]] = {"iteration_s": [], "floor_s": [], "step_over_floor": [], "loss_share": []}
     phases: list[dict[str, float]] = []
     batches_of = cohort.batches()
     for _ in range(rounds + 1):  # the first warms up
@@ -97,13 +97,13 @@ def measure_step(folder: Path, rounds: int, crop: tuple[int, int], batch: int) -
         prepared = batches[member.protocol.normalisation]
         floor = seconds(partial(_floor, teacher.network, plain.student, plain.optimizer, prepared))
         loss = _loss_alone(member, teacher, prepared)
-        for name, value in zip(found, (iteration, floor, (iteration - data) / floor, loss / iteration), strict=True):
-            found[name].append(value)
+        for name, value in zip(series, (iteration, floor, (iteration - data) / floor, loss / iteration), strict=True):
+            series[name].append(value)
         spent["data"] = data
         spent["loop"] = iteration - sum(spent.values())
         phases.append({name: value / iteration for name, value in spent.items()})
     shares = {name: statistics.median(each[name] for each in phases[1:]) for name in phases[0]}
-    medians = {name: statistics.median(values[1:]) for name, values in found.items()}
+    medians = {name: statistics.median(values[1:]) for name, values in series.items()}
     return {**medians, "loop_share": shares["loop"], "shares": shares}
 
 
@@ -119,11 +119,11 @@ def _floor(teacher: Any, student: Any, optimizer: Any, batch: Batch) -> None:
 def _loss_alone(member: Member, teacher: Teacher, batch: Batch) -> float:
     """Seconds of the method's losses, forward and backward, on the taps of a batch."""
     with torch.no_grad():
-        ours = forward_taps(member.student, batch.inputs, member.method.taps)
-    theirs = teacher.taps(batch.inputs, member.method.taps)
-    for x in ours.values():
+        student_taps = forward_taps(member.student, batch.inputs, member.method.taps)
+    teacher_taps = teacher.taps(batch.inputs, member.method.taps)
+    for x in student_taps.values():
         x.requires_grad_()
-    took = seconds(lambda: added(member.method.terms(ours, theirs, batch.target, 0).values()).backward())
+    took = seconds(lambda: added(member.method.terms(student_taps, teacher_taps, batch.target, 0).values()).backward())
     member.method.zero_grad()
     return took
 
