@@ -69,18 +69,19 @@ def dense_contrast(
     """
     if pool > 1:
         student, teacher = (F.max_pool2d(x.float(), pool) for x in (student, teacher))
-    ours, theirs = (patches(x.float(), patch, groups) for x in (student, teacher))
-    count, positions, _, _ = ours.shape
-    place = torch.arange(positions * groups, device=ours.device)
-    same_group = place[:, None] % groups == place % groups
-    neither = same_group & (place[:, None] != place)
+    student_patches, teacher_patches = (patches(x.float(), patch, groups) for x in (student, teacher))
+    count, positions, _, _ = student_patches.shape
+    # Vectors are numbered position by position, group by group in each: the remainder is the group.
+    index = torch.arange(positions * groups, device=student_patches.device)
+    same_group = index[:, None] % groups == index % groups
+    neither = same_group & (index[:, None] != index)
 
     def positives(s: Tensor, t: Tensor) -> Tensor:
         logits = -torch.cdist(s.flatten(1, 2), t.flatten(1, 2), p=1) / tau
         log_probability = F.log_softmax(logits.masked_fill(neither, float("-inf")), dim=2)
         return torch.diagonal(log_probability, dim1=1, dim2=2).sum()
 
-    log_likelihood = sum_in_blocks(positives, ours, theirs, elements=len(place) ** 2)
+    log_likelihood = sum_in_blocks(positives, student_patches, teacher_patches, elements=len(index) ** 2)
     return -log_likelihood / (count * positions)
 
 

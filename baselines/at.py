@@ -30,8 +30,8 @@ def attention_kd(student: Tensor, teacher: Tensor) -> Tensor:
     Source: Zagoruyko & Komodakis, ICLR 2017, eq. 2 (p = 2; there the norm, not the mean square); CIRKD
     `losses/at.py` @2d8ad0f.
     """
-    ours = energy(student)
-    return F.mse_loss(attention(ours), attention(resize(energy(teacher), ours.shape[2:])))
+    student_energy = energy(student)
+    return F.mse_loss(attention(student_energy), attention(resize(energy(teacher), student_energy.shape[2:])))
 
 
 class AT(Method):

@@ -54,8 +54,8 @@ class _RelationKL(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        made = (None if x is None else x * (gradient / ctx.tau) for x in ctx.saved_tensors)
-        return (*made, None, None, None, None)
+        gradients = (None if x is None else x * (gradient / ctx.tau) for x in ctx.saved_tensors)
+        return (*gradients, None, None, None, None)
 
 
 def relation_kl(
@@ -300,9 +300,9 @@ class CIRKD(Method):
         f, t = pooled(student["pre_classifier"], size), pooled(teacher["pre_classifier"], size)
         terms: dict[str, Tensor] = {}
         if self.minibatch_weight > 0:
-            ours, theirs = (gathered(f), gathered(t)) if self.gather else (f, t)
-            count = self.group or len(ours)
-            groups = zip(ours.split(count), theirs.split(count), strict=True)
+            student_maps, teacher_maps = (gathered(f), gathered(t)) if self.gather else (f, t)
+            count = self.group or len(student_maps)
+            groups = zip(student_maps.split(count), teacher_maps.split(count), strict=True)
             relations = [minibatch_relation(a, b, self.tau, self.pool) for a, b in groups]
             terms["minibatch"] = self.minibatch_weight * torch.stack(relations).mean()
         if self.parts:

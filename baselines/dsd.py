@@ -43,7 +43,7 @@ def pixel_similarity_kd(student: Sequence[Tensor], teacher: Sequence[Tensor]) ->
     """
     size = student[-1].shape[2:]
     both = zip(attention_residuals(student, size), attention_residuals(teacher, size), strict=True)
-    return torch.stack([F.mse_loss(ours, theirs) for ours, theirs in both]).mean()
+    return torch.stack([F.mse_loss(s, t) for s, t in both]).mean()
 
 
 def class_similarity_kd(student: Tensor, teacher: Tensor, tau: float = 4.0) -> Tensor:

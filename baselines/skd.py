@@ -41,8 +41,8 @@ class _SimilarityDistance(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        (made,) = ctx.saved_tensors
-        return made * (4 * gradient), None
+        (saved,) = ctx.saved_tensors
+        return saved * (4 * gradient), None
 
 
 def pairwise_kd(student: Tensor, teacher: Tensor) -> Tensor:
