@@ -1,4 +1,4 @@
-"""Weight files that are not here yet: known ones are fetched once into the weights folder, and checked."""
+"""Weight files: found by name or by sha256; known ones that are not here are fetched once, and checked."""
 
 from __future__ import annotations
 
@@ -66,16 +66,13 @@ def by_sha256(files: Mapping[str, str], sha256: str) -> Path:
 def find_weights(file: str, weights_dir: Path | None) -> Path:
     """The path of a weight file: as given, or below `weights_dir` or the folder that KDSEG_WEIGHTS names.
 
-    One that is in none of them, but known (`definitions/weights.yaml`), is downloaded into the first of the folders.
+    One that is in none of them, but known (`core/weights.yaml`), is downloaded into the first of the folders.
     """
     folders = [folder for folder in (weights_dir, os.environ.get(WEIGHTS_VARIABLE)) if folder]
     candidates = [Path(file), *(Path(folder) / file for folder in folders)]
     file_path = next((path for path in candidates if path.is_file()), None)
-    if file_path is None and folders:
-        from benchmark.core.weights import fetch, known
-
-        if file in known():
-            return fetch(file, Path(folders[0])).resolve()
+    if file_path is None and folders and file in known():
+        return fetch(file, Path(folders[0])).resolve()
     if file_path is None:
         where = ", ".join(str(path) for path in candidates)
         raise KdsegError(
