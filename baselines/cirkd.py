@@ -13,12 +13,8 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 from torch import Tensor, nn
 
 from benchmark.method import IGNORE, Method, Part, Shapes, Taps
-from benchmark.method.blocks import added
+from benchmark.method.blocks import ROWS, added
 from benchmark.method.grids import coarser, labels_on, pooled
-
-ROWS = 1024
-"""Similarities are made for so many pixels at a time: 8192 of them with each other would take 256 MiB a map."""
-
 
 # Relations ---------------------------------------------------------------------------------------------------------
 

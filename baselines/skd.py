@@ -12,10 +12,8 @@ from torch.func import functional_call
 
 from baselines.kd import pixel_kd
 from benchmark.method import Method, Part, Shapes, Taps
+from benchmark.method.blocks import ROWS
 from benchmark.method.grids import coarser, pooled, resize
-
-ROWS = 1024
-"""Similarities are made for so many nodes at a time: 4096 of them with each other would take 64 MiB."""
 
 SMALLEST = 64
 """The discriminator's four stride-2 convolutions and its last 4x4 one need as many pixels on the shorter side."""

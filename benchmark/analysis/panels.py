@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,7 +68,7 @@ def quantile_images(mious: Sequence[float], quantiles: Sequence[float] = QUANTIL
     Raises:
         ValueError: fewer images with a number than quantiles.
     """
-    order = sorted((miou, index) for index, miou in enumerate(mious) if miou == miou)
+    order = sorted((miou, index) for index, miou in enumerate(mious) if not math.isnan(miou))
     if len(order) < len(quantiles):
         raise ValueError(f"{len(order)} images cannot fill {len(quantiles)} rows")
     return [order[round(quantile * (len(order) - 1))][1] for quantile in quantiles]

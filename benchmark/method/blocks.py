@@ -11,6 +11,9 @@ from torch import Tensor
 LIMIT = 2**20
 """Numbers in a temporary of one block, if one row does not take more: 4 MiB in float32. On a CPU 16 MiB take longer."""
 
+ROWS = 1024
+"""Similarities are made for so many rows at a time: 8192 with each other would take 256 MiB, 4096 take 64 MiB."""
+
 
 def added(terms: Iterable[Tensor]) -> Tensor:
     """The sum of one or more tensors; the built-in, which this is, may also be asked for that of none."""
