@@ -161,7 +161,7 @@ class Method(nn.Module, ABC):
                 if x.dim() != 4 or x.shape[:2] != expected:
                     raise KdsegError(
                         f"method {self.name}: {who}'s {tap} is {tuple(x.shape)}, not (N, C, H, W) with N = "
-                        f"{expected[0]} as the labels and C = {expected[1]} as in benchmark/networks.json"
+                        f"{expected[0]} as the labels and C = {expected[1]} as in benchmark/spec/networks.json"
                     )
         return self.losses(student, teacher, target, step)
 
