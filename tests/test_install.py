@@ -98,6 +98,15 @@ def test_what_there_is_can_be_listed_and_planned(kdseg, arguments, said):
     assert done.returncode == 0 and said in done.stdout, done.stdout + done.stderr
 
 
+def test_the_commit_of_a_repository_around_it_is_not_taken_for_its_own(installed, tmp_path):
+    git = ["git", "-c", "user.name=me", "-c", "user.email=me@example.org", "-C", str(installed)]
+    subprocess.run([*git, "init", "-q"], check=True)
+    subprocess.run([*git, "commit", "-q", "--allow-empty", "-m", "another project"], check=True)
+    code = "from benchmark.core.environment import code_version; print(*code_version())"
+    done = subprocess.run([str(installed / "bin" / "python"), "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert done.stdout == "unknown True\n", done.stderr
+
+
 def test_what_needs_a_checkout_says_so_in_one_line(kdseg):
     done = kdseg("new-baseline", "mine")
     (line,) = done.stderr.splitlines()

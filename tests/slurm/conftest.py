@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -58,7 +59,8 @@ def _cluster(accounting: bool) -> Iterator[Cluster]:
             pytest.fail(f"{REQUIRED}=1, but {reason}")
         pytest.skip(reason)
     folder = Path(tempfile.mkdtemp(prefix="kdseg-slurm-"))  # pytest's own folders are too long for sockets
-    cluster = Cluster(folder, accounting, {"MaxArraySize": str(ARRAY)})
+    # Processes of a job meet at a port that follows from its number: clusters beside each other count from elsewhere.
+    cluster = Cluster(folder, accounting, {"MaxArraySize": str(ARRAY), "FirstJobId": str(random.randrange(1, 12000))})
     try:
         cluster.start()
         yield cluster

@@ -63,10 +63,11 @@ def test_a_queued_and_a_requeued_job_run_after_fields_were_added(cluster, undist
     cluster.run("scontrol", "update", "partitionname=main", "state=down")
     launch.gate(launch.last)
     launch.submit()
-    _add_field(code, "class Job(Frozen):", "    off_protocol: bool = False\n", "    added: int = 7\n")
+    _add_field(code, "class Job(Frozen):", "    off_protocol: bool = False\n", "    added: int = 7\n", "job.added == 7")
     cluster.run("scontrol", "update", "partitionname=main", "state=up")
     pid = launch.hold(launch.last)
-    _add_field(code, "class Execution(Frozen):", "    threads: Positive = 1\n", "    patience: float = 1.5\n")
+    field = "    patience: float = 1.5\n"
+    _add_field(code, "class Execution(Frozen):", "    threads: Positive = 1\n", field, "job.execution.patience == 1.5")
     cluster.run("scontrol", "requeue", launch.job())
     launch.signalled(pid)
     launch.settled()
@@ -74,9 +75,14 @@ def test_a_queued_and_a_requeued_job_run_after_fields_were_added(cluster, undist
     assert len(launch.directory(launch.last).record().provenance.resumed_at) == 1
 
 
-def _add_field(code: Path, kind: str, before: str, field: str) -> None:
-    """Add a field with a default to a type that job files hold."""
+def _add_field(code: Path, kind: str, before: str, field: str, holds: str) -> None:
+    """Add a field with a default to a type that job files hold, and to the code of the job that it `holds`."""
     (file,) = [path for path in (code / "benchmark").rglob("*.py") if kind in path.read_text()]
+    _insert(file, before, field)
+    _insert(code / "slurm" / "task.py", "    environment = JobEnvironment()\n", f"    assert {holds}\n")
+
+
+def _insert(file: Path, before: str, line: str) -> None:
     text = file.read_text()
     assert text.count(before) == 1
-    file.write_text(text.replace(before, before + field))
+    file.write_text(text.replace(before, before + line))

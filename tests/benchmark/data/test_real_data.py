@@ -26,15 +26,22 @@ from benchmark.spec import definitions
 def data():
     """The folder of real data."""
     if not os.environ.get("KDSEG_DATA"):
-        pytest.skip("KDSEG_DATA is not set: no real data")
+        missing("KDSEG_DATA is not set: no real data")
     folder = Path(os.environ["KDSEG_DATA"])
     assert folder.is_dir(), f"KDSEG_DATA={folder}: no such folder"
     return folder
 
 
+def missing(reason):
+    """Skip, or fail where real data are required, as in a CI that has them."""
+    if os.environ.get("KDSEG_REQUIRE_DATA") == "1":
+        pytest.fail(f"KDSEG_REQUIRE_DATA is 1, but {reason}")
+    pytest.skip(reason)
+
+
 def part(data, name):
     if not (data / name).is_dir():
-        pytest.skip(f"KDSEG_DATA has no {name}")
+        missing(f"KDSEG_DATA has no {name}")
     return data / name
 
 
