@@ -57,6 +57,7 @@ def test_a_queued_and_a_requeued_job_run_after_fields_were_added(cluster, undist
     for package in OURS:
         shutil.copytree(ROOT / package, code / package, ignore=shutil.ignore_patterns("__pycache__"))
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(code), *filter(None, [os.environ.get("PYTHONPATH")])]))
+    monkeypatch.setenv("PYTHONSAFEPATH", "1")  # else Python takes the modules of the folder that it is started in
     launch = Launch(cluster, tmp_path)
     launch.adopt_teacher(undisturbed)
 
