@@ -23,8 +23,6 @@ PACKAGES = (
     "opencv-python-headless",
     "pillow",
 )
-
-
 CODE = ("benchmark", "baselines", "methods", "slurm")
 """The folders whose files numbers can depend on."""
 

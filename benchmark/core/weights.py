@@ -14,6 +14,8 @@ from benchmark.core.errors import KdsegError
 from benchmark.core.files import file_sha256, make_folder, write_bytes
 from benchmark.core.schema import read_yaml
 
+WEIGHTS_VARIABLE = "KDSEG_WEIGHTS"
+"""The environment variable that names the folder of weight files."""
 KNOWN = Path(__file__).with_name("weights.yaml")
 TIMEOUT_S = 20.0
 
@@ -42,10 +44,6 @@ def fetch(name: str, folder: Path) -> Path:
 def known() -> dict[str, str]:
     """File name -> URL."""
     return read_yaml(KNOWN)
-
-
-WEIGHTS_VARIABLE = "KDSEG_WEIGHTS"
-"""The environment variable that names the folder of weight files."""
 
 
 def register(files: dict[str, str], path: Path) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from benchmark.core.errors import KdsegError
 from benchmark.core.files import make_folder, write_bytes
-from benchmark.deploy.load import _run
+from benchmark.deploy.load import read_run
 from benchmark.deploy.mmseg_config import config_text
 from benchmark.models import checkpoints
 from benchmark.models.build import build_network
@@ -25,7 +25,7 @@ def export_student(folder: Path, out: Path, best: bool = False) -> tuple[Path, P
     Raises:
         KdsegError: the run is not finished, diverged, lacks the file, or its weights are not those of its record.
     """
-    run = _run(folder)
+    run = read_run(folder)
     if not (folder / "record.json").is_file():
         raise KdsegError(f"{folder}: is not finished, it has no record yet; the command that started it goes on")
     record = read_record(folder / "record.json")

@@ -77,7 +77,7 @@ def load_network(checkpoint: Path, choice: NetworkChoice, expected: Dataset | No
     return Loaded(file, deployed, classes, palette)
 
 
-def _run(folder: Path) -> Run:
+def read_run(folder: Path) -> Run:
     """The run of a directory, if the definitions it was made with are still these."""
     run = parse(Run, read_json(folder / "run.json"), str(folder / "run.json"))
     planned = {"data set": run.dataset_hash, "protocol": run.protocol_hash}
@@ -118,7 +118,7 @@ def _check_choice(choice: NetworkChoice) -> None:
 def _beside(file: Path) -> Path | Run:
     """The config or the run that lies beside a checkpoint."""
     if (file.parent / "run.json").is_file():
-        return _run(file.parent)
+        return read_run(file.parent)
     for config in (file.with_suffix(".py"), file.with_name("config.py")):
         if config.is_file():
             return config

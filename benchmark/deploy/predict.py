@@ -15,11 +15,7 @@ from benchmark.data.loading import read_image
 from benchmark.deploy.load import Loaded
 
 Format = Literal["labels", "palette", "cityscapes"]
-
-
 IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm")
-
-
 CITYSCAPES_IDS = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
 """The labelIds of Cityscapes' 19 training classes: what its server expects."""
 

@@ -42,11 +42,7 @@ from benchmark.training.tracking import tracker
 _log = logging.getLogger(__name__)
 
 HEARTBEAT_S = 2.0
-
-
 CONSOLE_S = 15.0
-
-
 LOG_INTERVAL = 10
 """Iterations between two lines of `scalars.jsonl`."""
 

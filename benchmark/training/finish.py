@@ -1,4 +1,4 @@
-"""Where a result comes from: code, machine, software and data, as a record states them."""
+"""What a record states of a run that finishes: where it comes from (code, machine, software, data) and what it cost."""
 
 from __future__ import annotations
 

@@ -19,6 +19,7 @@ from benchmark.report.tables.base import (
     hole,
     lacking,
     number,
+    pair_columns,
     place,
     submit_line,
     summary_cell,
@@ -140,11 +141,7 @@ def _numbers(pair: PairEntries, mine: dict[str, Entry]) -> Iterable[dict[str, An
             for name, key in (("supervision", SUPERVISION), ("supervision_kd", WITH_KD))
         }
         yield {
-            "dataset": pair.facts["dataset"],
-            "protocol": pair.facts["protocol"],
-            "teacher": pair.teacher,
-            "student": pair.student,
-            "setting": pair.facts["setting_key"],
+            **pair_columns(pair),
             "variant": variant,
             "n": entry.n if entry else 0,
             "miou_mean": miou and miou.mean,

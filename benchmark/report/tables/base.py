@@ -62,6 +62,17 @@ class Table:
     missing: tuple[str, ...] = ()
 
 
+def pair_columns(pair: PairEntries) -> dict[str, Any]:
+    """The first columns of the numbers behind a table: which pair, under which protocol and setting."""
+    return {
+        "dataset": pair.facts["dataset"],
+        "protocol": pair.facts["protocol"],
+        "teacher": pair.teacher,
+        "student": pair.student,
+        "setting": pair.facts["setting_key"],
+    }
+
+
 def number(value: float, signed: bool = False) -> str:
     """A score with two decimals and, if `signed`, its sign; zero has none, and minus is a minus sign."""
     text = f"{value:+.2f}" if signed else f"{value:.2f}"

@@ -13,6 +13,7 @@ from benchmark.report.tables.base import (
     few_seeds,
     hole,
     lacking,
+    pair_columns,
     place,
     summary_cell,
 )
@@ -93,11 +94,7 @@ def _numbers(pair: PairEntries, entry: Entry, label: str, results: Results) -> d
     either = class_deltas(entry, label, results)
     delta = either if isinstance(either, Summary) else None
     return {
-        "dataset": pair.facts["dataset"],
-        "protocol": pair.facts["protocol"],
-        "teacher": pair.teacher,
-        "student": pair.student,
-        "setting": pair.facts["setting_key"],
+        **pair_columns(pair),
         "method": entry.method,
         "variant": entry.variant,
         "class": label,

@@ -20,6 +20,7 @@ from benchmark.report.tables.base import (
     hole,
     lacking,
     number,
+    pair_columns,
     place,
     summary_cell,
 )
@@ -214,11 +215,7 @@ def _clock_numbers(
 
 def _place(pair: PairEntries, entry: Entry) -> dict[str, Any]:
     return {
-        "dataset": pair.facts["dataset"],
-        "protocol": pair.facts["protocol"],
-        "teacher": pair.teacher,
-        "student": pair.student,
-        "setting": pair.facts["setting_key"],
+        **pair_columns(pair),
         "role": entry.role,
         "method": entry.method,
         "variant": entry.variant,

@@ -21,6 +21,7 @@ from benchmark.report.tables.base import (
     few_seeds,
     lacking,
     number,
+    pair_columns,
     seeds_text,
     setting,
     summary_cell,
@@ -212,11 +213,7 @@ def _numbers(pair: PairEntries, entry: Entry, intervals: Intervals) -> dict[str,
     over = value if isinstance(value, OverImages) else None
     apart = over and over.delta
     return {
-        "dataset": facts["dataset"],
-        "protocol": facts["protocol"],
-        "teacher": pair.teacher,
-        "student": pair.student,
-        "setting": facts["setting_key"],
+        **pair_columns(pair),
         "cell": entry.key,
         "off_protocol": bool(facts["off_protocol"]),
         "role": entry.role,
